@@ -1,0 +1,797 @@
+"""
+The FaRL models.
+
+[`FaRLModel`] is a CLIP dual encoder with exactly the parameter names of `CLIPModel`; [`FaRLForPreTraining`] adds the
+masked-image-modelling branch. The task models own the vision tower under the same names, so all of them load straight
+from a dual encoder's folder. Every `pixel_values` is RGB, float, normalised with CLIP's mean and standard deviation,
+of shape (batch, 3, height, width).
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPooling
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_farl import FaRLConfig, FaRLTextConfig, FaRLVisionConfig
+
+
+@dataclass
+class FaRLOutput(ModelOutput):
+    """
+    Output of [`FaRLModel`]. What belongs to an absent modality is `None`.
+
+    Args:
+        loss (scalar): Contrastive loss over the batch, with `return_loss=True`.
+        logits_per_image (images, texts): Cosine similarities divided by the temperature.
+        logits_per_text (texts, images): The transpose of `logits_per_image`.
+        text_embeds (texts, projection_dim): Caption features of unit length.
+        image_embeds (images, projection_dim): Image features of unit length.
+        text_model_output, vision_model_output: Outputs of the towers.
+    """
+
+    loss: torch.Tensor | None = None
+    logits_per_image: torch.Tensor | None = None
+    logits_per_text: torch.Tensor | None = None
+    text_embeds: torch.Tensor | None = None
+    image_embeds: torch.Tensor | None = None
+    text_model_output: BaseModelOutputWithPooling | None = None
+    vision_model_output: BaseModelOutputWithPooling | None = None
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
+
+
+@dataclass
+class FaRLForPreTrainingOutput(ModelOutput):
+    """
+    Output of [`FaRLForPreTraining`].
+
+    Args:
+        loss (scalar): `itc_loss + mim_loss_weight * mim_loss`, of the parts that were computed.
+        itc_loss (scalar): Image-text contrastive loss over the batch.
+        mim_loss (scalar): Cross-entropy of the visual codes at the masked patches.
+        logits_per_image (images, texts), logits_per_text (texts, images): Similarities divided by the temperature.
+        text_embeds (texts, projection_dim), image_embeds (images, projection_dim): Features of unit length; the image
+            is the unmasked one.
+        mim_logits (masked patches, mim_vocab_size): Codebook logits at the masked patches, in row-major order of
+            `bool_masked_pos`.
+    """
+
+    loss: torch.Tensor | None = None
+    itc_loss: torch.Tensor | None = None
+    mim_loss: torch.Tensor | None = None
+    logits_per_image: torch.Tensor | None = None
+    logits_per_text: torch.Tensor | None = None
+    text_embeds: torch.Tensor | None = None
+    image_embeds: torch.Tensor | None = None
+    mim_logits: torch.Tensor | None = None
+
+
+def image_text_contrastive_loss(logits_per_image: torch.Tensor) -> torch.Tensor:
+    """Symmetric cross-entropy (scalar) of a square matrix of image-text logits whose matches lie on the diagonal."""
+    target = torch.arange(len(logits_per_image), device=logits_per_image.device)
+    image_loss = nn.functional.cross_entropy(logits_per_image, target)
+    text_loss = nn.functional.cross_entropy(logits_per_image.t(), target)
+    return (image_loss + text_loss) / 2
+
+
+def unit_length(features: torch.Tensor) -> torch.Tensor:
+    """Divides `features` (..., dim) by their Euclidean length, with the roundings of `CLIPModel`."""
+    return features / features.pow(2).sum(dim=-1, keepdim=True).pow(0.5)
+
+
+class FaRLTextEmbeddings(nn.Module):
+    def __init__(self, config: FaRLTextConfig):
+        super().__init__()
+        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+
+    def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None) -> torch.Tensor:
+        length, longest = input_ids.shape[-1], self.position_embedding.num_embeddings
+        if length > longest:
+            raise ValueError(f"The text has {length} tokens but the model reads at most {longest}: truncate it.")
+        if position_ids is None:
+            position_ids = torch.arange(length, device=input_ids.device)[None]
+        return self.token_embedding(input_ids) + self.position_embedding(position_ids)
+
+
+class FaRLVisionEmbeddings(nn.Module):
+    def __init__(self, config: FaRLVisionConfig):
+        super().__init__()
+        self.config = config
+        self.patch_size = config.patch_size
+        self.class_embedding = nn.Parameter(torch.empty(config.hidden_size))
+        self.patch_embedding = nn.Conv2d(
+            config.num_channels, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_size, bias=False
+        )
+        num_patches = (config.image_size // config.patch_size) ** 2
+        self.position_embedding = nn.Embedding(num_patches + 1, config.hidden_size)
+
+    def embed_patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(batch, 3, height, width) to patch embeddings (batch, patches, hidden_size), row-major, without positions."""
+        patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype))
+        return patches.flatten(2).transpose(1, 2)
+
+    def position_table(self, height: int, width: int) -> torch.Tensor:
+        """Position embeddings (1 + height * width, hidden_size) of a grid of patches, resized where it differs."""
+        table = self.position_embedding.weight
+        side = round((table.shape[0] - 1) ** 0.5)
+        if (height, width) == (side, side):
+            return table
+        return resize_position_table(table, (height, width))
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        inputs_embeds: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        if inputs_embeds is None:
+            height, width = pixel_values.shape[-2:]
+            expected = self.config.image_size
+            if not interpolate_pos_encoding and (height != expected or width != expected):
+                raise ValueError(
+                    f"The image is {height}x{width} but the model was built for {expected}x{expected}: resize it, or "
+                    f"pass interpolate_pos_encoding=True, or load the model with image_size=..."
+                )
+            inputs_embeds = self.embed_patches(pixel_values)
+            positions = self.position_table(height // self.patch_size, width // self.patch_size)
+        else:
+            positions = self.position_embedding.weight
+        class_embeds = self.class_embedding.expand(inputs_embeds.shape[0], 1, -1)
+        if position_ids is None:
+            return torch.cat([class_embeds, inputs_embeds], dim=1) + positions
+        return torch.cat([class_embeds + positions[:1], inputs_embeds + positions[1:][position_ids]], dim=1)
+
+
+def resize_position_table(table: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """
+    Resizes a position table as the original does (`_resize_pe` in `farl/network/transformers.py`): the class row is
+    kept, the square of patch rows is resized in fp32, bicubic, `align_corners=False`, no antialias.
+
+    Args:
+        table: (1 + side * side, hidden_size), the class token first, then patches in row-major order.
+        grid: (height, width) of the new grid in patches.
+
+    Returns:
+        (1 + height * width, hidden_size), in the table's dtype.
+    """
+    side = round((table.shape[0] - 1) ** 0.5)
+    patches = table[1:].float().t().reshape(1, -1, side, side)
+    patches = nn.functional.interpolate(patches, size=grid, mode="bicubic", align_corners=False)
+    return torch.cat([table[:1], patches.flatten(2)[0].t().to(table.dtype)])
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Unpack[TransformersKwargs],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    weights = torch.matmul(query, key.transpose(-1, -2)) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+class FaRLAttention(nn.Module):
+    def __init__(self, config: FaRLTextConfig | FaRLVisionConfig):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.is_causal = False
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        batch_and_length = hidden_states.shape[:-1]
+        query, key, value = (
+            projection(hidden_states).view(*batch_and_length, -1, self.head_dim).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        attended, weights = attention_interface(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            scaling=self.scaling,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            **kwargs,
+        )
+        return self.out_proj(attended.reshape(*batch_and_length, -1)), weights
+
+
+class FaRLMLP(nn.Module):
+    def __init__(self, config: FaRLTextConfig | FaRLVisionConfig):
+        super().__init__()
+        self.config = config
+        self.activation_fn = ACT2FN[config.hidden_act]
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation_fn(self.fc1(hidden_states)))
+
+
+class FaRLEncoderLayer(GradientCheckpointingLayer):
+    def __init__(self, config: FaRLTextConfig | FaRLVisionConfig):
+        super().__init__()
+        self.self_attn = FaRLAttention(config)
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = FaRLMLP(config)
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        attended, _ = self.self_attn(self.layer_norm1(hidden_states), attention_mask=attention_mask, **kwargs)
+        hidden_states = hidden_states + attended
+        return hidden_states + self.mlp(self.layer_norm2(hidden_states))
+
+
+class FaRLEncoder(nn.Module):
+    def __init__(self, config: FaRLTextConfig | FaRLVisionConfig, num_layers: int):
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList([FaRLEncoderLayer(config) for _ in range(num_layers)])
+        self.gradient_checkpointing = False
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, attention_mask, **kwargs)
+        return hidden_states
+
+
+class FaRLPreTrainedModel(PreTrainedModel):
+    """
+    Base of all FaRL models: weight initialisation, and loading at another image size.
+
+    The vision weights start as in the original code (`farl/network/farl/model.py`): truncated normal with standard
+    deviation 0.02 for linear and convolution weights, zero biases, a normal with standard deviation
+    `hidden_size ** -0.5` for the class token, the position table, the mask token and the projections, and PyTorch's
+    Xavier-uniform of the packed matrix for the query, key and value projections. The text tower follows OpenAI CLIP.
+    """
+
+    config: FaRLConfig
+    base_model_prefix = "farl"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    # Trainer must not rescale our losses, which are means over the batch, by the gradient accumulation steps.
+    accepts_loss_kwargs = False
+    _no_split_modules = ["FaRLTextEmbeddings", "FaRLVisionEmbeddings", "FaRLEncoderLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_record_outputs = {"hidden_states": FaRLEncoderLayer, "attentions": FaRLAttention}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        factor = self.config.initializer_factor
+        vision_config = getattr(self.config, "vision_config", self.config)
+        if isinstance(module, FaRLVisionEmbeddings):
+            std = module.config.hidden_size**-0.5 * factor
+            init.normal_(module.class_embedding, std=std)
+            init.normal_(module.position_embedding.weight, std=std)
+            init.trunc_normal_(module.patch_embedding.weight, std=module.config.initializer_range * factor)
+        elif isinstance(module, FaRLAttention):
+            # The packed (3 * width, width) matrix has fan_in + fan_out = 4 * width, hence the Xavier bound.
+            bound = (6 / (4 * module.config.hidden_size)) ** 0.5 * factor
+            for projection in (module.q_proj, module.k_proj, module.v_proj):
+                init.uniform_(projection.weight, -bound, bound)
+            init.trunc_normal_(module.out_proj.weight, std=vision_config.initializer_range * factor)
+        elif isinstance(module, FaRLMLP):
+            init.trunc_normal_(module.fc1.weight, std=vision_config.initializer_range * factor)
+            init.trunc_normal_(module.fc2.weight, std=vision_config.initializer_range * factor)
+        elif isinstance(module, FaRLDualEncoder):
+            init.normal_(module.visual_projection.weight, std=vision_config.hidden_size**-0.5 * factor)
+            init.normal_(module.text_projection.weight, std=self.config.text_config.hidden_size**-0.5 * factor)
+            init.constant_(module.logit_scale, self.config.logit_scale_init_value)
+            if isinstance(module, FaRLForPreTraining):
+                init.normal_(module.mask_token, std=vision_config.hidden_size**-0.5 * factor)
+                init.trunc_normal_(module.mim_head.weight, std=vision_config.initializer_range * factor)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
+        """
+        As `PreTrainedModel.from_pretrained`. With `image_size=...`, or a `config` of another image size than the
+        checkpoint's, the position table is resized once after loading (see [`resize_position_table`]) and trains on
+        from there.
+        """
+        wanted = kwargs.pop("image_size", None)
+        if isinstance(config, PreTrainedConfig) and wanted is None:
+            wanted = _vision_config(config).image_size
+        if wanted is None or pretrained_model_name_or_path is None:
+            return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+
+        hub_arguments = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+        stored_config = cls.config_class.from_pretrained(
+            pretrained_model_name_or_path, **{name: kwargs[name] for name in hub_arguments if name in kwargs}
+        )
+        stored = _vision_config(stored_config).image_size
+        if isinstance(config, PreTrainedConfig) and _vision_config(config).image_size != stored:
+            config = copy.deepcopy(config)
+            _vision_config(config).image_size = stored
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if wanted != stored:
+            model.resize_position_embeddings(wanted)
+        return loaded
+
+    def resize_position_embeddings(self, image_size: int) -> None:
+        """
+        Replaces the position table by one for square images of another size, and notes the size in the config.
+
+        Args:
+            image_size: Side of the input in pixels, a multiple of the patch size.
+
+        Raises:
+            ValueError: If the size is no multiple of the patch size.
+        """
+        vision_config = _vision_config(self.config)
+        if image_size % vision_config.patch_size != 0:
+            raise ValueError(f"image_size {image_size} is not a multiple of the patch size {vision_config.patch_size}.")
+        side = image_size // vision_config.patch_size
+        for module in self.modules():
+            if isinstance(module, FaRLVisionEmbeddings):
+                old = module.position_embedding.weight
+                table = resize_position_table(old.detach(), (side, side))
+                module.position_embedding.weight = nn.Parameter(table, requires_grad=old.requires_grad)
+                module.position_embedding.num_embeddings = table.shape[0]
+                module.config.image_size = image_size
+        vision_config.image_size = image_size
+
+
+def _vision_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    return getattr(config, "vision_config", config)
+
+
+class FaRLTextModel(FaRLPreTrainedModel):
+    """CLIP's causal text transformer. Loads from its own folder or from a dual encoder's."""
+
+    config: FaRLTextConfig
+    base_model_prefix = "text_model"
+    main_input_name = "input_ids"
+    input_modalities = ("text",)
+    _input_embed_layer = "token_embedding"
+    _keys_to_ignore_on_load_unexpected = [r"^vision_model\.", r"_projection\.", r"logit_scale", r"^mim_", r"mask_token"]
+
+    def __init__(self, config: FaRLTextConfig):
+        super().__init__(config)
+        self.embeddings = FaRLTextEmbeddings(config)
+        self.encoder = FaRLEncoder(config, config.num_hidden_layers)
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        # Standard deviations of OpenAI CLIP's `initialize_parameters` (clip/model.py).
+        PreTrainedModel._init_weights(self, module)
+        factor, width = self.config.initializer_factor, self.config.hidden_size
+        residual_std = width**-0.5 * (2 * self.config.num_hidden_layers) ** -0.5 * factor
+        if isinstance(module, FaRLTextEmbeddings):
+            init.normal_(module.token_embedding.weight, std=0.02 * factor)
+            init.normal_(module.position_embedding.weight, std=0.01 * factor)
+        elif isinstance(module, FaRLAttention):
+            for projection in (module.q_proj, module.k_proj, module.v_proj):
+                init.normal_(projection.weight, std=width**-0.5 * factor)
+            init.normal_(module.out_proj.weight, std=residual_std)
+        elif isinstance(module, FaRLMLP):
+            init.normal_(module.fc1.weight, std=(2 * width) ** -0.5 * factor)
+            init.normal_(module.fc2.weight, std=residual_std)
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPooling:
+        """
+        Args:
+            input_ids (batch, length): Token ids, each row with an end-of-text token.
+            attention_mask (batch, length): 1 for tokens, 0 for padding.
+            position_ids (batch, length): Positions, by default 0 to length - 1.
+
+        Returns:
+            `last_hidden_state` (batch, length, hidden_size) after the final layer norm, and `pooler_output` (batch,
+            hidden_size), its row at the first end-of-text token.
+        """
+        if input_ids is None:
+            raise ValueError("FaRLTextModel needs input_ids.")
+        hidden_states = self.embeddings(input_ids, position_ids)
+        attention_mask = create_causal_mask(
+            config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask, past_key_values=None
+        )
+        kwargs.pop("is_causal", None)
+        hidden_states = self.encoder(hidden_states, attention_mask, is_causal=True, **kwargs)
+        hidden_states = self.final_layer_norm(hidden_states)
+        # int: `argmax` of int64 cannot be exported to ONNX.
+        end = (input_ids == self.config.eos_token_id).int().argmax(dim=-1)
+        pooled = hidden_states[torch.arange(len(hidden_states), device=hidden_states.device), end]
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+
+
+class FaRLVisionModel(FaRLPreTrainedModel):
+    """
+    The ViT of FaRL. Loads from its own folder or from a dual encoder's.
+
+    Args:
+        config: The configuration.
+        add_pooling_layer: Whether to have the final layer norm of the class token, which the dense task models leave
+            out because they read the layers' own outputs.
+    """
+
+    config: FaRLVisionConfig
+    base_model_prefix = "vision_model"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    _input_embed_layer = "patch_embedding"
+    _keys_to_ignore_on_load_unexpected = [r"^text_model\.", r"_projection\.", r"logit_scale", r"^mim_", r"mask_token"]
+
+    def __init__(self, config: FaRLVisionConfig, add_pooling_layer: bool = True):
+        super().__init__(config)
+        self.embeddings = FaRLVisionEmbeddings(config)
+        self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.encoder = FaRLEncoder(config, config.num_hidden_layers)
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if add_pooling_layer else None
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        inputs_embeds: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPooling:
+        """
+        Args:
+            pixel_values (batch, 3, height, width): CLIP-normalised RGB.
+            interpolate_pos_encoding: Resize the position table to images of any size on the fly.
+            inputs_embeds (batch, patches, hidden_size): Patch embeddings in place of `pixel_values`, before the class
+                token and the positions are added.
+            position_ids (batch, patches): Grid index of each of the `inputs_embeds`, where not all patches are there.
+
+        Returns:
+            `last_hidden_state` (batch, 1 + patches, hidden_size) without a final norm, the class token first;
+            `pooler_output` (batch, hidden_size), the normed class token; `hidden_states` and `attentions` on request.
+        """
+        if (pixel_values is None) == (inputs_embeds is None):
+            raise ValueError("FaRLVisionModel needs either pixel_values or inputs_embeds.")
+        hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding, inputs_embeds, position_ids)
+        hidden_states = self.encoder(self.pre_layrnorm(hidden_states), **kwargs)
+        pooled = None if self.post_layernorm is None else self.post_layernorm(hidden_states[:, 0])
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+
+
+class FaRLDualEncoder(FaRLPreTrainedModel):
+    """Text tower, vision tower and their projections: what [`FaRLModel`] and [`FaRLForPreTraining`] share."""
+
+    def __init__(self, config: FaRLConfig):
+        super().__init__(config)
+        self.text_model = FaRLTextModel._from_config(config.text_config)
+        self.vision_model = FaRLVisionModel._from_config(config.vision_config)
+        self.visual_projection = nn.Linear(config.vision_config.hidden_size, config.projection_dim, bias=False)
+        self.text_projection = nn.Linear(config.text_config.hidden_size, config.projection_dim, bias=False)
+        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.text_model.set_input_embeddings(value)
+
+    @can_return_tuple
+    def get_text_features(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPooling:
+        """The text tower's output with `pooler_output` (batch, projection_dim) projected, not of unit length."""
+        outputs = self.text_model(input_ids, attention_mask, position_ids, return_dict=True, **kwargs)
+        outputs.pooler_output = self.text_projection(outputs.pooler_output)
+        return outputs
+
+    @can_return_tuple
+    def get_image_features(
+        self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False, **kwargs: Unpack[TransformersKwargs]
+    ) -> BaseModelOutputWithPooling:
+        """The vision tower's output with `pooler_output` (batch, projection_dim) projected, not of unit length."""
+        outputs = self.vision_model(pixel_values, interpolate_pos_encoding, return_dict=True, **kwargs)
+        outputs.pooler_output = self.visual_projection(outputs.pooler_output)
+        return outputs
+
+    def similarity(self, text_embeds: torch.Tensor, image_embeds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`logits_per_text` (texts, images) and its transpose from features of unit length."""
+        image_embeds = image_embeds.to(text_embeds.device)
+        logits_per_text = torch.matmul(text_embeds, image_embeds.t()) * self.logit_scale.exp().to(text_embeds.device)
+        return logits_per_text, logits_per_text.t()
+
+
+class FaRLModel(FaRLDualEncoder):
+    """
+    The dual encoder, with the parameter names and the numbers of `CLIPModel`.
+
+    ```python
+    >>> import farl_hf
+    >>> from transformers import AutoModel, AutoProcessor
+
+    >>> model, processor = AutoModel.from_pretrained("farl-base"), AutoProcessor.from_pretrained("farl-base")
+    >>> inputs = processor(images=image, text=["a smiling face", "a frowning face"], padding=True, return_tensors="pt")
+    >>> probabilities = model(**inputs).logits_per_image.softmax(dim=1)
+    ```
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"^mim_", r"^mask_token$"]
+
+    def __init__(self, config: FaRLConfig):
+        super().__init__(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        return_loss: bool | None = None,
+        interpolate_pos_encoding: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> FaRLOutput:
+        """
+        Args:
+            input_ids, attention_mask, position_ids (texts, length): See [`FaRLTextModel`]. May be absent.
+            pixel_values (images, 3, height, width): See [`FaRLVisionModel`]. May be absent.
+            return_loss: Whether to compute the contrastive loss; image `i` belongs to text `i`.
+            interpolate_pos_encoding: Accept images of any size.
+
+        Returns:
+            [`FaRLOutput`]. With one modality alone there are no logits.
+
+        Raises:
+            ValueError: If both modalities are absent, or the loss is wanted without one of them or with unequal
+                numbers of images and texts.
+        """
+        if input_ids is None and pixel_values is None:
+            raise ValueError("FaRLModel needs pixel_values, input_ids, or both.")
+        if return_loss and (input_ids is None or pixel_values is None or len(input_ids) != len(pixel_values)):
+            raise ValueError("The contrastive loss needs one text (input_ids) per image (pixel_values).")
+        output = FaRLOutput()
+        if pixel_values is not None:
+            output.vision_model_output = self.vision_model(
+                pixel_values, interpolate_pos_encoding, return_dict=True, **kwargs
+            )
+            output.image_embeds = unit_length(self.visual_projection(output.vision_model_output.pooler_output))
+        if input_ids is not None:
+            output.text_model_output = self.text_model(
+                input_ids, attention_mask, position_ids, return_dict=True, **kwargs
+            )
+            output.text_embeds = unit_length(self.text_projection(output.text_model_output.pooler_output))
+        if input_ids is not None and pixel_values is not None:
+            output.logits_per_text, output.logits_per_image = self.similarity(output.text_embeds, output.image_embeds)
+            if return_loss:
+                output.loss = image_text_contrastive_loss(output.logits_per_image)
+        return FaRLOutput(**output)
+
+
+class FaRLForPreTraining(FaRLDualEncoder):
+    """
+    The dual encoder with the masked-image-modelling branch of the paper: image-text contrastive loss on the clean
+    image, and the visual codes of masked patches predicted from a copy of it whose masked patches are replaced by
+    `mask_token` (`forward_mim` in `farl/network/farl/model.py`). Both copies pass through the encoder in one batch.
+
+    The losses are those of the batch at hand. Batches spread over processes or chunks are the training loop's matter:
+    it asks for `return_loss=False` and works on the features.
+    """
+
+    def __init__(self, config: FaRLConfig):
+        super().__init__(config)
+        vision_config = config.vision_config
+        self.mask_token = nn.Parameter(torch.empty(vision_config.hidden_size))
+        self.mim_encoder = FaRLEncoder(vision_config, config.mim_num_layers)
+        self.mim_layernorm = nn.LayerNorm(vision_config.hidden_size, eps=vision_config.layer_norm_eps)
+        self.mim_head = nn.Linear(vision_config.hidden_size, config.mim_vocab_size)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        bool_masked_pos: torch.Tensor | None = None,
+        mim_targets: torch.Tensor | None = None,
+        return_loss: bool = True,
+        patch_drop_ratio: float = 0.0,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> FaRLForPreTrainingOutput:
+        """
+        Args:
+            input_ids, attention_mask, position_ids (batch, length): The captions. Without them only the masked copy is
+                encoded and there is no contrastive part.
+            pixel_values (batch, 3, image_size, image_size): CLIP-normalised RGB.
+            bool_masked_pos (batch, patches), bool: True at masked patches, row-major. Without it there is no masked
+                part.
+            mim_targets (batch, patches), int64: Codes of all patches, or (masked patches,) of the masked ones.
+            return_loss: Whether to compute the losses of what is there.
+            patch_drop_ratio: Share in [0, 1) of patches that the contrastive branch leaves out at random, different
+                ones per image. An extension, 0 in the paper. The clean copy is then encoded in a pass of its own.
+
+        Returns:
+            [`FaRLForPreTrainingOutput`].
+
+        Raises:
+            ValueError: If images are absent, or there is nothing to compute, or shapes disagree.
+        """
+        if pixel_values is None or (input_ids is None and bool_masked_pos is None):
+            raise ValueError("FaRLForPreTraining needs pixel_values, and input_ids or bool_masked_pos or both.")
+        patches = self.vision_model.embeddings.embed_patches(pixel_values)
+        if bool_masked_pos is not None and bool_masked_pos.shape != patches.shape[:2]:
+            raise ValueError(
+                f"bool_masked_pos has shape {tuple(bool_masked_pos.shape)}, the images have {tuple(patches.shape[:2])} "
+                "(batch, patches)."
+            )
+        clean_tokens, masked_tokens = self._encode_copies(
+            patches, input_ids is not None, bool_masked_pos, patch_drop_ratio, **kwargs
+        )
+        output = FaRLForPreTrainingOutput()
+        losses = []
+        if clean_tokens is not None:
+            pooled = self.vision_model.post_layernorm(clean_tokens[:, 0])
+            output.image_embeds = unit_length(self.visual_projection(pooled))
+            text_outputs = self.text_model(input_ids, attention_mask, position_ids, return_dict=True, **kwargs)
+            output.text_embeds = unit_length(self.text_projection(text_outputs.pooler_output))
+            output.logits_per_text, output.logits_per_image = self.similarity(output.text_embeds, output.image_embeds)
+            if return_loss:
+                output.itc_loss = image_text_contrastive_loss(output.logits_per_image)
+                losses.append(output.itc_loss)
+        if masked_tokens is not None:
+            tokens = self.mim_layernorm(self.mim_encoder(masked_tokens)[:, 1:])
+            output.mim_logits = self.mim_head(tokens[bool_masked_pos])
+            if return_loss and mim_targets is not None:
+                targets = mim_targets[bool_masked_pos] if mim_targets.ndim == 2 else mim_targets
+                output.mim_loss = nn.functional.cross_entropy(output.mim_logits.float(), targets)
+                losses.append(self.config.mim_loss_weight * output.mim_loss)
+        if losses:
+            output.loss = sum(losses)
+        return FaRLForPreTrainingOutput(**output)
+
+    def _encode_copies(
+        self,
+        patches: torch.Tensor,
+        encode_clean: bool,
+        bool_masked_pos: torch.Tensor | None,
+        patch_drop_ratio: float,
+        **kwargs,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Tokens of the clean and of the masked copy, (batch, 1 + patches, hidden_size) each or `None`."""
+        if bool_masked_pos is not None:
+            # Before class token, positions and `pre_layrnorm`, as in the original.
+            masked = torch.where(bool_masked_pos[..., None], self.mask_token.to(patches.dtype), patches)
+
+        def encode(inputs_embeds: torch.Tensor, position_ids: torch.Tensor | None = None) -> torch.Tensor:
+            return self.vision_model(
+                inputs_embeds=inputs_embeds, position_ids=position_ids, return_dict=True, **kwargs
+            ).last_hidden_state
+
+        if not encode_clean:
+            return None, encode(masked)
+        if patch_drop_ratio > 0:
+            position_ids = keep_random_patches(patches, patch_drop_ratio)
+            kept = patches.gather(1, position_ids[..., None].expand(-1, -1, patches.shape[-1]))
+            return encode(kept, position_ids), None if bool_masked_pos is None else encode(masked)
+        if bool_masked_pos is None:
+            return encode(patches), None
+        return encode(torch.cat([patches, masked])).chunk(2)
+
+
+def keep_random_patches(patches: torch.Tensor, drop_ratio: float) -> torch.Tensor:
+    """Sorted grid indices (batch, kept) of a random choice of `patches` (batch, count, dim), at least one per image."""
+    batch, count = patches.shape[:2]
+    kept = max(1, round(count * (1 - drop_ratio)))
+    order = torch.rand(batch, count, device=patches.device).argsort(dim=1)
+    return order[:, :kept].sort(dim=1).values
+
+
+class FaRLBackbone(BackboneMixin, FaRLVisionModel):
+    """
+    The ViT as a Transformers backbone: feature maps of the layers named by `out_indices` or `out_features`, without the
+    class token and without a final norm. Loads from its own folder or from a dual encoder's.
+    """
+
+    _keys_to_ignore_on_load_unexpected = [*FaRLVisionModel._keys_to_ignore_on_load_unexpected, r"post_layernorm"]
+
+    def __init__(self, config: FaRLVisionConfig):
+        config = _vision_config(config)
+        super().__init__(config, add_pooling_layer=False)
+        self.num_features = [config.hidden_size] * (config.num_hidden_layers + 1)
+
+    @can_return_tuple
+    @filter_output_hidden_states
+    def forward(
+        self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False, **kwargs: Unpack[TransformersKwargs]
+    ) -> BackboneOutput:
+        """
+        Args:
+            pixel_values (batch, 3, height, width): CLIP-normalised RGB.
+            interpolate_pos_encoding: Accept images of any size.
+
+        Returns:
+            `feature_maps`: a tuple of (batch, hidden_size, height / patch_size, width / patch_size) maps.
+        """
+        outputs = FaRLVisionModel.forward(self, pixel_values, interpolate_pos_encoding, return_dict=True, **kwargs)
+        grid = tuple(side // self.config.patch_size for side in pixel_values.shape[-2:])
+        return BackboneOutput(
+            feature_maps=tuple(tokens_to_map(outputs.hidden_states[i], grid) for i in self.out_indices),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+def tokens_to_map(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Tokens (batch, 1 + height * width, dim) to a map (batch, dim, height, width), dropping the class token."""
+    return tokens[:, 1:].transpose(1, 2).reshape(tokens.shape[0], -1, *grid)
+
+
+__all__ = [
+    "FaRLBackbone",
+    "FaRLForPreTraining",
+    "FaRLForPreTrainingOutput",
+    "FaRLModel",
+    "FaRLOutput",
+    "FaRLPreTrainedModel",
+    "FaRLTextModel",
+    "FaRLVisionModel",
+]
