@@ -143,6 +143,8 @@ class FaRLConfig(PreTrainedConfig):
         head_dropout (`float`, defaults to 0.1): Channel dropout before the head's classifier.
         output_size (`int`, *optional*): Side in pixels of the parsing logits. `None` is the input's size; converted
             official parsers have 512, the original's.
+        semantic_loss_ignore_index (`int`, defaults to 255): Label id that the parsing loss leaves out. The original has
+            none; no official label map uses this id.
         num_landmarks (`int`, defaults to 68): Landmarks of the alignment model.
         heatmap_size (`int`, defaults to 128): Side of the target heat maps (`face_alignment/trainers/*.yaml`).
         heatmap_radius (`float`, defaults to 5.0): Radius in heat-map pixels beyond which targets are zero.
@@ -167,6 +169,7 @@ class FaRLConfig(PreTrainedConfig):
     pool_scales: list[int] | tuple[int, ...] = (1, 2, 3, 6)
     head_dropout: int | float = 0.1
     output_size: int | None = None
+    semantic_loss_ignore_index: int = 255
     num_landmarks: int = 68
     heatmap_size: int = 128
     heatmap_radius: int | float = 5.0
@@ -182,6 +185,13 @@ class FaRLConfig(PreTrainedConfig):
             if not isinstance(value, PreTrainedConfig):
                 setattr(self, name, config_class(**(value or {})))
         super().__post_init__(**kwargs)
+
+    def to_dict(self) -> dict:
+        fields = super().to_dict()
+        if self._auto_class is None:
+            # A fine-tune of a folder with exported code does not carry that code along.
+            fields.pop("auto_map", None)
+        return fields
 
     @property
     def image_size(self) -> int:

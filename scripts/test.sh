@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Makes the environment and runs the linter and every test. Arguments go to pytest: bash scripts/test.sh -k converter
+source "$(dirname "$0")/environment.sh" test
+
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/python scripts/fetch_transformers_tests.py
+# One thread a worker: tiny models gain nothing from more, and the workers would fight over the cores.
+OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --durations 15 "$@"
