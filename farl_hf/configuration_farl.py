@@ -131,7 +131,9 @@ class FaRLConfig(PreTrainedConfig):
         vision_config (`dict` or [`FaRLVisionConfig`], *optional*): The vision tower.
         projection_dim (`int`, defaults to 512): Size of the joint image-text embedding.
         logit_scale_init_value (`float`, defaults to 2.6593): Initial log of the inverse temperature, `ln(1 / 0.07)`.
-        initializer_factor (`float`, defaults to 1.0): Multiplies the standard deviation of random projections.
+        initializer_range (`float`, defaults to 0.02): Standard deviation of the weights of the masked-image branch and
+            the attribute head.
+        initializer_factor (`float`, defaults to 1.0): Multiplies the standard deviation of every random weight.
         mim_num_layers (`int`, defaults to 1): Transformer layers of the masked-image-modelling branch. The released
             files hold one.
         mim_vocab_size (`int`, defaults to 8192): Size of the visual codebook that the branch predicts.
@@ -161,6 +163,7 @@ class FaRLConfig(PreTrainedConfig):
     vision_config: dict | FaRLVisionConfig | None = None
     projection_dim: int = 512
     logit_scale_init_value: int | float = 2.6593
+    initializer_range: float = 0.02
     initializer_factor: int | float = 1.0
     mim_num_layers: int = 1
     mim_vocab_size: int = 8192

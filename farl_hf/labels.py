@@ -1,9 +1,9 @@
 """
 Names of what the models predict, in plain words, with the *subject's own* left and right.
 
-The original code and facer name the sides of the same class ids differently (FaRL calls LaPa's class 2 `lb`, facer `rb`).
-Here class 2 of LaPa and class 6 of CelebAMask-HQ are the eyebrow on the image's left side of an upright face, which is the
-subject's right one. The short names of both are kept beside ours.
+The original code and facer name the sides of the same class ids differently: FaRL calls LaPa's class 2 `lb`, facer
+`rb`. Here class 2 of LaPa and class 6 of CelebAMask-HQ are the eyebrow on the image's left side of an upright face,
+which is the subject's right one. The short names of both are kept beside ours.
 """
 
 # id: (ours, FaRL's `scorers/lapa.yaml`, facer's `face_parsing/farl.py`)
@@ -49,7 +49,7 @@ CELEBAMASK_HQ_LABELS, CELEBAMASK_HQ_FARL_NAMES, CELEBAMASK_HQ_FACER_NAMES = (
 )
 
 # The 40 attributes in the order of CelebA's `list_attr_celeba.txt`.
-CELEBA_ATTRIBUTES = (
+CELEBA_ATTRIBUTES = (  # noqa: SIM905
     "5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair "
     "Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup High_Cheekbones Male "
     "Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard Oval_Face Pale_Skin Pointy_Nose Receding_Hairline Rosy_Cheeks "

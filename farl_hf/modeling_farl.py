@@ -307,6 +307,12 @@ class FaRLPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": FaRLEncoderLayer, "attentions": FaRLAttention}
 
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        # Transformers guards loaded weights against foreign initialisers by skipping modules without parameters of
+        # their own, FaRLAttention for one. `_init_weights` uses its functions, which leave loaded weights alone.
+        return False
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
@@ -316,23 +322,23 @@ class FaRLPreTrainedModel(PreTrainedModel):
             std = module.config.hidden_size**-0.5 * factor
             init.normal_(module.class_embedding, std=std)
             init.normal_(module.position_embedding.weight, std=std)
-            init.trunc_normal_(module.patch_embedding.weight, std=module.config.initializer_range * factor)
+            init.trunc_normal_(module.patch_embedding.weight, std=self.config.initializer_range * factor)
         elif isinstance(module, FaRLAttention):
             # The packed (3 * width, width) matrix has fan_in + fan_out = 4 * width, hence the Xavier bound.
             bound = (6 / (4 * module.config.hidden_size)) ** 0.5 * factor
             for projection in (module.q_proj, module.k_proj, module.v_proj):
                 init.uniform_(projection.weight, -bound, bound)
-            init.trunc_normal_(module.out_proj.weight, std=vision_config.initializer_range * factor)
+            init.trunc_normal_(module.out_proj.weight, std=self.config.initializer_range * factor)
         elif isinstance(module, FaRLMLP):
-            init.trunc_normal_(module.fc1.weight, std=vision_config.initializer_range * factor)
-            init.trunc_normal_(module.fc2.weight, std=vision_config.initializer_range * factor)
+            init.trunc_normal_(module.fc1.weight, std=self.config.initializer_range * factor)
+            init.trunc_normal_(module.fc2.weight, std=self.config.initializer_range * factor)
         elif isinstance(module, FaRLDualEncoder):
             init.normal_(module.visual_projection.weight, std=vision_config.hidden_size**-0.5 * factor)
             init.normal_(module.text_projection.weight, std=self.config.text_config.hidden_size**-0.5 * factor)
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
             if isinstance(module, FaRLForPreTraining):
                 init.normal_(module.mask_token, std=vision_config.hidden_size**-0.5 * factor)
-                init.trunc_normal_(module.mim_head.weight, std=vision_config.initializer_range * factor)
+                init.trunc_normal_(module.mim_head.weight, std=self.config.initializer_range * factor)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
