@@ -32,7 +32,7 @@ from .modeling_farl import (
     FaRLPreTrainedModel,
 )
 from .processing_farl import FaRLProcessor
-from .tokenization import build_clip_tokenizer
+from .tokenization import build_clip_tokenizer, build_processor
 
 Tensors = dict[str, torch.Tensor]
 # Official name -> our names: three where the packed attention matrix is split into query, key and value.
@@ -184,7 +184,7 @@ def _plan_dual_encoder(tensors: Tensors, path: Path, config: FaRLConfig | None) 
     config = config or _config_from_shapes(tensors, "visual.", path)
     has_mim = any(name in tensors for name in ("visual.mask_token", "visual.lm_head.weight"))
     model_class = FaRLForPreTraining if has_mim else FaRLModel
-    processor = FaRLProcessor.default(config.image_size)
+    processor = build_processor(config.image_size)
     return _Plan(tensors, _dual_encoder_names(config, has_mim), config, model_class, processor, left_out)
 
 
