@@ -20,14 +20,25 @@ from transformers.activations import ACT2FN
 from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPooling
+from transformers.modeling_outputs import (
+    BackboneOutput,
+    BaseModelOutputWithPooling,
+    ImageClassifierOutput,
+    SemanticSegmenterOutput,
+)
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
-from transformers.utils.output_capturing import capture_outputs
+from transformers.utils.output_capturing import (
+    capture_outputs,
+    resolve_hidden_states_indices,
+    selected_hidden_states,
+)
 
 from .configuration_farl import FaRLConfig, FaRLTextConfig, FaRLVisionConfig
+from .dense_head_farl import FaRLNeck, FaRLUperHead, init_dense_head_weights
+from .geometry_farl import landmarks_from_heatmaps, target_heatmaps
 
 
 @dataclass
@@ -791,8 +802,362 @@ def tokens_to_map(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     return tokens[:, 1:].transpose(1, 2).reshape(tokens.shape[0], -1, *grid)
 
 
+class FaRLDenseModel(FaRLPreTrainedModel):
+    """The vision tower, its taps and the neck: what [`FaRLForFaceParsing`] and [`FaRLForFaceAlignment`] share."""
+
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    _no_split_modules = [*FaRLPreTrainedModel._no_split_modules, "FaRLNeck", "FaRLUperHead"]
+    _keys_to_ignore_on_load_unexpected = [
+        *FaRLVisionModel._keys_to_ignore_on_load_unexpected,
+        r"^vision_model\.post_layernorm\.",
+    ]
+
+    def __init__(self, config: FaRLConfig):
+        super().__init__(config)
+        vision_config = config.vision_config
+        self.vision_model = FaRLVisionModel._from_config(vision_config, add_pooling_layer=False)
+        self.neck = FaRLNeck(vision_config.hidden_size)
+
+    def _build_head(self, num_outputs: int) -> FaRLUperHead:
+        config = self.config
+        if len(config.out_indices) != 4:
+            raise ValueError(f"The head reads four layers, but out_indices is {config.out_indices}.")
+        return FaRLUperHead(
+            config.vision_config.hidden_size,
+            config.head_channels,
+            num_outputs,
+            pool_scales=tuple(config.pool_scales),
+            dropout=config.head_dropout,
+        )
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.vision_model.get_input_embeddings()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        init_dense_head_weights(module)
+
+    def _feature_maps(
+        self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool, **kwargs
+    ) -> tuple[list[torch.Tensor], BaseModelOutputWithPooling]:
+        """Maps of strides 4, 8, 16 and 32 (for patch 16), and the tower's output with what the caller asked for."""
+        if pixel_values is None:
+            raise ValueError(f"{type(self).__name__} needs pixel_values.")
+        wanted = kwargs.pop("output_hidden_states", None)
+        wanted = self.config.output_hidden_states if wanted is None else wanted
+        taps = self.config.out_indices
+        selected = selected_hidden_states(wanted)
+        if selected is not None:
+            num_hidden_states = self.config.vision_config.num_hidden_layers + 1
+            selected = resolve_hidden_states_indices(self.vision_model, selected, num_hidden_states)
+        # All hidden states where the caller wants all, else no more than the taps and the caller's selection.
+        captured = True if wanted and selected is None else sorted({*taps, *(selected or ())})
+        outputs = self.vision_model(
+            pixel_values, interpolate_pos_encoding, output_hidden_states=captured, return_dict=True, **kwargs
+        )
+        grid = tuple(side // self.config.vision_config.patch_size for side in pixel_values.shape[-2:])
+        # The head's own precision: full under autocast, as in the original, which casts the taps to fp32.
+        dtype = next(self.neck.parameters()).dtype
+        maps = self.neck([tokens_to_map(outputs.hidden_states[i].to(dtype), grid) for i in taps])
+        if not wanted:
+            outputs.hidden_states = None
+        elif selected is not None:
+            outputs.hidden_states = tuple(h if i in selected else None for i, h in enumerate(outputs.hidden_states))
+        return maps, outputs
+
+
+class FaRLForFaceParsing(FaRLDenseModel):
+    """
+    Face parsing: the ViT with the BEiT-style neck and the UPerNet head of the original (`farl/network`), trained with
+    plain cross-entropy over all pixels.
+
+    ```python
+    >>> model = FaRLForFaceParsing.from_pretrained("farl-base", image_size=448, id2label={0: "background", 1: "skin"})
+    ```
+    """
+
+    def __init__(self, config: FaRLConfig):
+        super().__init__(config)
+        self.decode_head = self._build_head(config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        output_size: int | tuple[int, int] | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> SemanticSegmenterOutput:
+        """
+        Args:
+            pixel_values (batch, 3, height, width): CLIP-normalised RGB.
+            labels (batch, label height, label width), int64: Class ids from 0 to `num_labels - 1`, or
+                `semantic_loss_ignore_index`. Logits are resized to them, whatever their size.
+            interpolate_pos_encoding: Accept images of any size.
+            output_size: Side or (height, width) of the logits; by default `config.output_size`, else the image's size.
+
+        Returns:
+            `loss` (scalar, with labels) and `logits` (batch, num_labels, height, width).
+
+        Raises:
+            ValueError: If labels have the wrong shape or an id out of range.
+        """
+        maps, outputs = self._feature_maps(pixel_values, interpolate_pos_encoding, **kwargs)
+        head_logits = self.decode_head(maps)
+        size = output_size or self.config.output_size or tuple(pixel_values.shape[-2:])
+        size = (size, size) if isinstance(size, int) else tuple(size)
+        logits = resize_bilinear(head_logits, size)
+        loss = None
+        if labels is not None:
+            self._check_labels(labels, len(pixel_values))
+            at_labels = logits if labels.shape[-2:] == size else resize_bilinear(head_logits, tuple(labels.shape[-2:]))
+            loss = nn.functional.cross_entropy(
+                at_labels.float(), labels.long(), ignore_index=self.config.semantic_loss_ignore_index
+            )
+        return SemanticSegmenterOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+    def _check_labels(self, labels: torch.Tensor, batch_size: int) -> None:
+        if labels.ndim != 3 or len(labels) != batch_size:
+            raise ValueError(f"labels must be (batch, height, width) class ids, got shape {tuple(labels.shape)}.")
+        if torch.compiler.is_compiling():
+            return
+        ids = labels[labels != self.config.semantic_loss_ignore_index]
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.config.num_labels:
+            raise ValueError(
+                f"labels hold class ids from {int(ids.min())} to {int(ids.max())}, but the model has "
+                f"{self.config.num_labels} classes (0 to {self.config.num_labels - 1})."
+            )
+
+
+def resize_bilinear(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(batch, channels, height, width) maps at another size, bilinear, `align_corners=False`, no antialias."""
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    return nn.functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+@dataclass
+class FaRLFaceAlignmentOutput(ModelOutput):
+    """
+    Output of [`FaRLForFaceAlignment`].
+
+    Args:
+        loss (scalar): Weighted sum of the losses, with labels.
+        landmarks (batch, num_landmarks, 2), float32: x then y, normalised as `(pixel + 0.5) / size` of the input.
+        heatmaps (batch, num_landmarks, height, width): Heat-map logits, before the sigmoid, at a quarter of the input's
+            size (for patch 16).
+        coord_loss (scalar): Mean Euclidean distance of landmarks in normalised units (the original's `coord_l1_loss`).
+        heatmap_loss (scalar): Weighted sum of the heat-map losses.
+    """
+
+    loss: torch.Tensor | None = None
+    landmarks: torch.Tensor | None = None
+    heatmaps: torch.Tensor | None = None
+    coord_loss: torch.Tensor | None = None
+    heatmap_loss: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class FaRLForFaceAlignment(FaRLDenseModel):
+    """
+    Face alignment: the network of [`FaRLForFaceParsing`] with one heat map per landmark, decoded by the mean position
+    under the sigmoid's mass (`farl/network/geometry.py`), always in fp32.
+    """
+
+    def __init__(self, config: FaRLConfig):
+        super().__init__(config)
+        self.heatmap_head = self._build_head(config.num_landmarks)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> FaRLFaceAlignmentOutput:
+        """
+        Args:
+            pixel_values (batch, 3, height, width): CLIP-normalised RGB.
+            labels (batch, num_landmarks, 2), float: x then y, normalised as `(pixel + 0.5) / size`. They may lie
+                outside [0, 1], where only the coordinate loss sees them.
+            interpolate_pos_encoding: Accept images of any size.
+
+        Returns:
+            [`FaRLFaceAlignmentOutput`].
+
+        Raises:
+            ValueError: If labels have the wrong shape or are not finite.
+        """
+        maps, outputs = self._feature_maps(pixel_values, interpolate_pos_encoding, **kwargs)
+        heatmaps = self.heatmap_head(maps)
+        landmarks = landmarks_from_heatmaps(heatmaps.float().sigmoid())
+        output = FaRLFaceAlignmentOutput(landmarks=landmarks, heatmaps=heatmaps)
+        if labels is not None:
+            self._check_labels(labels, len(pixel_values))
+            labels = labels.to(landmarks)
+            output.coord_loss = (landmarks - labels).norm(dim=-1).mean()
+            output.heatmap_loss = self._heatmap_loss(heatmaps.float(), labels)
+            output.loss = self.config.coord_loss_weight * output.coord_loss + output.heatmap_loss
+        output.hidden_states, output.attentions = outputs.hidden_states, outputs.attentions
+        return FaRLFaceAlignmentOutput(**output)
+
+    def _heatmap_loss(self, heatmaps: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Weighted sum of the heat-map losses of `face_alignment/task.py`, each a mean over landmarks and pixels."""
+        config = self.config
+        size = config.heatmap_size
+        targets = target_heatmaps(labels, size=size, radius=config.heatmap_radius)
+        logits = resize_bilinear(heatmaps, (size, size))
+        loss = config.heatmap_ce_loss_weight * nn.functional.binary_cross_entropy_with_logits(logits, targets)
+        if config.heatmap_l1_loss_weight:
+            loss = loss + config.heatmap_l1_loss_weight * (logits.sigmoid() - targets).abs().mean()
+        if config.heatmap_l2_loss_weight:
+            # On the logits, not the probabilities, as in the original.
+            loss = loss + config.heatmap_l2_loss_weight * (logits - targets).pow(2).mean()
+        return loss
+
+    def _check_labels(self, labels: torch.Tensor, batch_size: int) -> None:
+        expected = (batch_size, self.config.num_landmarks, 2)
+        if tuple(labels.shape) != expected:
+            raise ValueError(
+                f"labels must be (batch, num_landmarks, 2) = {expected} points, got shape {tuple(labels.shape)}."
+            )
+        if not torch.compiler.is_compiling() and not bool(labels.isfinite().all()):
+            image, landmark, _ = labels.isfinite().logical_not().nonzero()[0].tolist()
+            raise ValueError(f"labels are not finite: landmark {landmark} of image {image} in the batch.")
+
+
+class FaRLAttributeHead(nn.Module):
+    """
+    The attribute head of facer (`farl/classification.py`): spatial mean, spatial maximum and class token of the last
+    layer, each with its own layer norm, mixed with learnt softmax weights.
+    """
+
+    def __init__(self, hidden_size: int, num_labels: int, dropout: float, layer_norm_eps: float):
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(1, 3, 1))
+        self.norm_0 = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.norm_1 = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.norm_2 = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.dropout = nn.Dropout(dropout)
+        self.final_fc = nn.Linear(hidden_size, num_labels)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Tokens (batch, 1 + patches, hidden_size), the class token first, to logits (batch, num_labels)."""
+        class_token, patches = hidden_states[:, 0], hidden_states[:, 1:]
+        pooled = torch.stack(
+            [self.norm_0(patches.mean(dim=1)), self.norm_1(patches.amax(dim=1)), self.norm_2(class_token)], dim=1
+        )
+        return self.final_fc(self.dropout((pooled * self.weights.softmax(dim=1)).sum(dim=1)))
+
+
+class FaRLForImageClassification(FaRLPreTrainedModel):
+    """
+    Face attributes: the ViT with the attribute head of facer's CelebA model. `config.problem_type` chooses the loss:
+    `"multi_label_classification"` (the 40 attributes), `"single_label_classification"` or `"regression"`; left `None`
+    it follows from `num_labels` and the labels' dtype.
+    """
+
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    _keys_to_ignore_on_load_unexpected = FaRLDenseModel._keys_to_ignore_on_load_unexpected
+
+    def __init__(self, config: FaRLConfig):
+        super().__init__(config)
+        vision_config = config.vision_config
+        self.vision_model = FaRLVisionModel._from_config(vision_config, add_pooling_layer=False)
+        self.classifier = FaRLAttributeHead(
+            vision_config.hidden_size, config.num_labels, config.classifier_dropout, vision_config.layer_norm_eps
+        )
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.vision_model.get_input_embeddings()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, FaRLAttributeHead):
+            init.zeros_(module.weights)
+            init.trunc_normal_(
+                module.final_fc.weight, std=self.config.initializer_range * self.config.initializer_factor
+            )
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> ImageClassifierOutput:
+        """
+        Args:
+            pixel_values (batch, 3, height, width): CLIP-normalised RGB.
+            labels: (batch, num_labels) of 0 and 1 for multi-label classification, (batch,) int64 class ids for
+                single-label classification, (batch, num_labels) or (batch,) numbers for regression.
+            interpolate_pos_encoding: Accept images of any size.
+
+        Returns:
+            `loss` (scalar, with labels) and `logits` (batch, num_labels); multi-label probabilities are their sigmoid.
+
+        Raises:
+            ValueError: If the labels' shape does not fit, or class ids or multi-label targets are out of range.
+        """
+        if pixel_values is None:
+            raise ValueError("FaRLForImageClassification needs pixel_values.")
+        outputs = self.vision_model(pixel_values, interpolate_pos_encoding, return_dict=True, **kwargs)
+        logits = self.classifier(outputs.last_hidden_state)
+        return ImageClassifierOutput(
+            loss=None if labels is None else self._loss(logits.float(), labels.to(logits.device)),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        num_labels = self.config.num_labels
+        problem_type = self.config.problem_type
+        if problem_type is None:
+            if num_labels == 1:
+                problem_type = "regression"
+            else:
+                multi_label = labels.is_floating_point() or labels.shape == logits.shape
+                problem_type = "multi_label_classification" if multi_label else "single_label_classification"
+        expected = logits.shape[:1] if problem_type == "single_label_classification" else logits.shape
+        if problem_type == "regression" and num_labels == 1:
+            labels = labels.reshape(-1, 1)
+        if labels.shape != expected:
+            raise ValueError(
+                f"labels have shape {tuple(labels.shape)}, {problem_type} with {num_labels} labels needs "
+                f"{tuple(expected)}."
+            )
+        if problem_type == "regression":
+            return nn.functional.mse_loss(logits, labels.to(logits.dtype))
+        highest = num_labels - 1 if problem_type == "single_label_classification" else 1
+        if not torch.compiler.is_compiling() and not 0 <= labels.min() <= labels.max() <= highest:
+            raise ValueError(
+                f"labels go from {labels.min().item():g} to {labels.max().item():g}, {problem_type} needs 0 to {highest}."
+            )
+        if problem_type == "single_label_classification":
+            return nn.functional.cross_entropy(logits, labels.long())
+        return nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+
+
 __all__ = [
     "FaRLBackbone",
+    "FaRLFaceAlignmentOutput",
+    "FaRLForFaceAlignment",
+    "FaRLForFaceParsing",
+    "FaRLForImageClassification",
     "FaRLForPreTraining",
     "FaRLForPreTrainingOutput",
     "FaRLModel",
