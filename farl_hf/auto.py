@@ -50,5 +50,8 @@ def register_auto_classes() -> None:
     AutoBackbone._model_mapping.register(FaRLConfig, FaRLBackbone, exist_ok=True)
     image_processors = {"torchvision": FaRLImageProcessor, "pil": FaRLImageProcessorPil}
     AutoImageProcessor.register(FaRLConfig, image_processor_classes=image_processors, exist_ok=True)
+    # Task folders name this class in their preprocessor_config.json; it needs no second backend.
+    face_processors = {"torchvision": FaRLFaceImageProcessor, "pil": FaRLFaceImageProcessor}
+    AutoImageProcessor.register(FaRLVisionConfig, image_processor_classes=face_processors, exist_ok=True)
     AutoProcessor.register(FaRLConfig, FaRLProcessor, exist_ok=True)
     AutoTokenizer.register(FaRLConfig, tokenizer_class=CLIPTokenizer, exist_ok=True)

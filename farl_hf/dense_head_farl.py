@@ -77,8 +77,8 @@ class FusionConvModule(ConvModule):
 
 def conv3x3_over_enlarged(maps: Sequence[torch.Tensor], weight: torch.Tensor) -> torch.Tensor:
     """
-    The 3x3 convolution (zero padding 1, no bias) of all maps enlarged to the first one's size and concatenated, with about
-    a third of the multiplications on the head's four maps.
+    The 3x3 convolution (zero padding 1, no bias) of all maps enlarged to the first one's size and concatenated, with
+    about a third of the multiplications on the head's four maps.
 
     Enlarging and convolving are linear, so the channels of a small map are mixed at its own size, once for each of the
     nine taps, and the nine results are enlarged, shifted and added: two products with small constant matrices that hold

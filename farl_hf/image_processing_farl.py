@@ -1,6 +1,36 @@
 """Image processors: CLIP's for whole images, and aligned face crops with the way back to the photo."""
 
-from transformers import CLIPImageProcessor, CLIPImageProcessorPil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import nn
+from transformers import BatchFeature, CLIPImageProcessor, CLIPImageProcessorPil
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, load_image
+
+from .geometry_farl import (
+    box_crop_matrix,
+    celeba_align_matrix,
+    celebamask_hq_matrix,
+    crop_to_photo,
+    face_align_matrix,
+    facer_landmarks,
+    photo_to_crop,
+    pixel_centre,
+    pixel_grid,
+    warp_image,
+)
+
+ImageLike = Image.Image | np.ndarray | torch.Tensor | str
+
+# Crops that the FaRL repository's networks see are cut at this size and resized inside of the network to 448.
+_FARL_CANVAS = 512
+# Pixels of a photo that are labelled in one go; bounds the memory of the way back.
+_PIXELS_AT_ONCE = 1 << 20
 
 
 class FaRLImageProcessor(CLIPImageProcessor):
@@ -14,4 +44,460 @@ class FaRLImageProcessorPil(CLIPImageProcessorPil):
     """[`FaRLImageProcessor`] on Pillow: bit-equal to OpenAI's own transform, and the faster one on a CPU."""
 
 
-__all__ = ["FaRLImageProcessor", "FaRLImageProcessorPil"]
+@dataclass(frozen=True)
+class FaceTransform:
+    """
+    Where a crop came from.
+
+    Attributes:
+        image_index: Position of the photo in the call.
+        image_size: (height, width) of the photo in pixels.
+        matrix: (3, 3), from the photo's to the crop's coordinates.
+        crop_size: Side of the crop that `matrix` leads to, in pixels.
+        warp_factor: Of the tanh warp after the matrix.
+        convention: `"farl"` or `"facer"`, see `geometry_farl`.
+        whole: Whether the crop is the whole photo, resized.
+    """
+
+    image_index: int
+    image_size: tuple[int, int]
+    matrix: torch.Tensor
+    crop_size: int
+    warp_factor: float
+    convention: str
+    whole: bool = False
+
+
+@dataclass
+class FaceSegmentation:
+    """
+    One face's part of a photo.
+
+    Attributes:
+        image_index: Position of the photo in the call.
+        box: (x1, y1, x2, y2) of the part in pixels, the far sides excluded.
+        labels: (y2 - y1, x2 - x1) uint8 class ids, or `None`.
+        probabilities: (classes, y2 - y1, x2 - x1) float32, or `None`.
+    """
+
+    image_index: int
+    box: tuple[int, int, int, int]
+    labels: torch.Tensor | None = None
+    probabilities: torch.Tensor | None = None
+
+
+class FaRLFaceImageProcessorKwargs(TypedDict, total=False):
+    """What [`FaRLFaceImageProcessor`] keeps in its JSON file."""
+
+    align: str | None
+    size: int
+    warp_factor: float
+    target_face_scale: float
+    convention: str
+    image_mean: list[float]
+    image_std: list[float]
+
+
+class FaRLFaceImageProcessor(BaseImageProcessor):
+    """
+    Cuts aligned faces out of photos for the task models, and carries the results back.
+
+    ```python
+    >>> inputs = processor(photo, face_points=five_points, return_tensors="pt")
+    >>> outputs = model(inputs["pixel_values"])
+    >>> (labels,) = processor.post_process_semantic_segmentation(outputs, inputs["face_transforms"])
+    ```
+
+    Args:
+        align: How faces are cut out: `"lapa"` (five points), `"celeba"` (five points, facer's attribute crop),
+            `"celebamask_hq"` (five points, the CelebA-HQ frame), `"box"`, or `None` for images that are already aligned
+            or to be taken whole.
+        size: Side of `pixel_values` in pixels.
+        warp_factor: Of the tanh warp; 0.8 for LaPa models, else 0.
+        target_face_scale: Size of the face in the crop for `"lapa"` and `"box"`.
+        convention: `"farl"`: integer pixel indices and a 512 px crop that is then resized, as in the original's
+            training and evaluation. `"facer"`: pixel centres at one half, and a crop of `size`.
+        image_mean, image_std: Per channel, for images in [0, 1]. CLIP's by default.
+    """
+
+    model_input_names = ["pixel_values"]
+    valid_kwargs = FaRLFaceImageProcessorKwargs
+    # A default other than None makes Transformers write `align=None` to the JSON file.
+    align = "lapa"
+
+    def __init__(
+        self,
+        align: str | None = "lapa",
+        size: int = 448,
+        warp_factor: float = 0.0,
+        target_face_scale: float = 1.0,
+        convention: str = "farl",
+        image_mean: Sequence[float] = OPENAI_CLIP_MEAN,
+        image_std: Sequence[float] = OPENAI_CLIP_STD,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if align not in ("lapa", "celeba", "celebamask_hq", "box", None):
+            raise ValueError(f"align is {align!r}: choose 'lapa', 'celeba', 'celebamask_hq', 'box' or None.")
+        if not 0 <= warp_factor <= 1:
+            raise ValueError(f"warp_factor is {warp_factor}: it lies between 0 and 1.")
+        pixel_centre(convention)
+        self.align = align
+        self.size = size
+        self.warp_factor = warp_factor
+        self.target_face_scale = target_face_scale
+        self.convention = convention
+        self.image_mean = list(image_mean)
+        self.image_std = list(image_std)
+
+    def __call__(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        face_points: Any = None,
+        boxes: Any = None,
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
+        """
+        Args:
+            images: One image or a list of images of any sizes. PIL images are turned upright (EXIF) and converted to
+                RGB, paths and URLs are loaded; arrays are (height, width, 3) or (height, width); tensors are (3,
+                height, width), stay on their device and keep their gradient. Integers span their type's range, floats
+                [0, 1].
+            face_points: For each image (faces, 5, 2) points: eyes, nose tip, mouth corners, the image's left side
+                first, x then y in `convention`. For one image the array itself.
+            boxes: For each image (faces, 4) boxes x1, y1, x2, y2, in place of points with `align="box"`.
+            return_tensors: `"pt"`.
+
+        Returns:
+            `pixel_values` (all faces, 3, size, size) float32, and `face_transforms`, a list of one [`FaceTransform`]
+            per face, both in the order of the images. Without points and boxes every image is one crop, resized as a
+            whole. An image with zero faces is an ordinary input; without any face `pixel_values` is (0, 3, size, size).
+
+        Raises:
+            ValueError: If an image is unreadable or smaller than 2 pixels, or a face is degenerate (the message names
+                the image and the face), or the recipe needs the other kind of annotation.
+        """
+        if return_tensors != "pt":
+            raise ValueError(f"FaRLFaceImageProcessor returns PyTorch tensors: return_tensors={return_tensors!r}.")
+        if isinstance(images, list | tuple):
+            annotations = face_points if face_points is not None else boxes
+        else:
+            images, annotations = [images], face_points if face_points is not None else boxes
+            annotations = None if annotations is None else [annotations]
+        if annotations is not None and len(annotations) != len(images):
+            raise ValueError(f"There are {len(images)} images but face annotations for {len(annotations)}.")
+        self._check_annotation_kind(face_points, boxes)
+        crops, transforms = [], []
+        for index, image in enumerate(images):
+            pixels = to_rgb_tensor(image, index)
+            if annotations is None or self.align is None:
+                cropped, found = self._whole(pixels, index)
+            else:
+                cropped, found = self._cut(pixels, index, annotations[index])
+            crops.append(cropped)
+            transforms.extend(found)
+        pixel_values = torch.cat(crops) if crops else torch.zeros(0, 3, self.size, self.size)
+        mean, std = (pixel_values.new_tensor(v).view(3, 1, 1) for v in (self.image_mean, self.image_std))
+        return BatchFeature({"pixel_values": (pixel_values - mean) / std, "face_transforms": transforms})
+
+    def _check_annotation_kind(self, face_points: Any, boxes: Any) -> None:
+        if face_points is not None and boxes is not None:
+            raise ValueError("Give face_points or boxes, not both.")
+        if self.align == "box" and face_points is not None:
+            raise ValueError("This processor cuts faces by their boxes (align='box'): give boxes, not face_points.")
+        if self.align not in ("box", None) and boxes is not None:
+            raise ValueError(f"This processor cuts faces by five points (align={self.align!r}): give face_points.")
+
+    @property
+    def crop_size(self) -> int:
+        """Side in pixels of the crop that matrices lead to, before the network's own resize."""
+        return _FARL_CANVAS if self.convention == "farl" else self.size
+
+    def _whole(self, pixels: torch.Tensor, index: int) -> tuple[torch.Tensor, list[FaceTransform]]:
+        height, width = pixels.shape[-2:]
+        crop = _resize(_resize(pixels[None], self.crop_size), self.size)
+        shift = 0.5 - pixel_centre(self.convention)
+        scale_x, scale_y = self.crop_size / width, self.crop_size / height
+        matrix = torch.tensor(
+            [[scale_x, 0, (scale_x - 1) * shift], [0, scale_y, (scale_y - 1) * shift], [0, 0, 1]], device=pixels.device
+        )
+        return crop, [FaceTransform(index, (height, width), matrix, self.crop_size, 0.0, self.convention, whole=True)]
+
+    def _cut(self, pixels: torch.Tensor, index: int, annotation: Any) -> tuple[torch.Tensor, list[FaceTransform]]:
+        image_size = tuple(pixels.shape[-2:])
+        row = (4,) if self.align == "box" else (5, 2)
+        faces = torch.as_tensor(annotation, dtype=torch.float32, device=pixels.device)
+        if faces.numel() == 0:
+            return pixels.new_zeros(0, 3, self.size, self.size), []
+        if tuple(faces.shape[1:]) != row:
+            raise ValueError(
+                f"Image {index}: face annotations must be (faces, {', '.join(map(str, row))}), "
+                f"got {tuple(faces.shape)}."
+            )
+        matrices = self._matrices(faces, index)
+        expanded = pixels[None].expand(len(faces), -1, -1, -1)
+        crops = _resize(warp_image(expanded, matrices, self.crop_size, self.warp_factor, self.convention), self.size)
+        return crops, [
+            FaceTransform(index, image_size, matrix, self.crop_size, self.warp_factor, self.convention)
+            for matrix in matrices
+        ]
+
+    def _matrices(self, faces: torch.Tensor, index: int) -> torch.Tensor:
+        try:
+            return self._matrices_of(faces)
+        except ValueError:
+            # Once more one by one, to name the face.
+            for number, face in enumerate(faces):
+                try:
+                    self._matrices_of(face[None])
+                except ValueError as error:
+                    raise ValueError(f"Image {index}, face {number}: {error}") from None
+            raise
+
+    def _matrices_of(self, faces: torch.Tensor) -> torch.Tensor:
+        """(faces, 3, 3) float32 from five points or boxes, computed in float64 as the original does."""
+        faces, size = faces.double(), self.crop_size
+        if self.align == "lapa":
+            matrix = face_align_matrix(faces, size, self.target_face_scale)
+        elif self.align == "celeba":
+            matrix = celeba_align_matrix(faces, size)
+        elif self.align == "celebamask_hq":
+            matrix = celebamask_hq_matrix(faces, size)
+        else:
+            matrix = box_crop_matrix(faces, size, self.target_face_scale)
+            # The crop's outer edges, in index coordinates; continuous ones start half a pixel earlier.
+            matrix[..., :2, 2] += pixel_centre(self.convention)
+        return matrix.float()
+
+    # ------------------------------------------------------------------------------------------- the way back
+
+    def post_process_landmarks(
+        self, outputs: Any, face_transforms: Sequence[FaceTransform], from_heatmaps: bool = False
+    ) -> list[torch.Tensor]:
+        """
+        Landmarks in the photos.
+
+        Args:
+            outputs: Of [`FaRLForFaceAlignment`].
+            face_transforms: What the call returned beside the `pixel_values`.
+            from_heatmaps: Decode in the photo as facer does (see `facer_landmarks`) in place of the original's
+                decoding in the crop. Only with convention `"facer"`.
+
+        Returns:
+            For each photo up to the last one with a face (faces, num_landmarks, 2) float32, x and y as pixel indices,
+            the centre of the first pixel at (0, 0).
+        """
+        self._check_count(len(outputs.landmarks), face_transforms)
+        landmarks = [
+            self._decode_in_photo(outputs.heatmaps[i : i + 1], transform)
+            if from_heatmaps
+            else self._points_to_photo(outputs.landmarks[i], transform)
+            for i, transform in enumerate(face_transforms)
+        ]
+        count = max((transform.image_index for transform in face_transforms), default=-1) + 1
+        empty = outputs.landmarks.new_zeros(0, *outputs.landmarks.shape[1:])
+        return [
+            torch.stack(found) if (found := _of_image(landmarks, face_transforms, index)) else empty
+            for index in range(count)
+        ]
+
+    def _points_to_photo(self, landmarks: torch.Tensor, transform: FaceTransform) -> torch.Tensor:
+        centre = pixel_centre(transform.convention)
+        # Normalised points are (pixel index + 0.5) / size.
+        points = landmarks * transform.crop_size - 0.5 + centre
+        matrix = transform.matrix.to(points.device)
+        return crop_to_photo(points, matrix, transform.crop_size, transform.warp_factor) - centre
+
+    def _decode_in_photo(self, heatmaps: torch.Tensor, transform: FaceTransform) -> torch.Tensor:
+        if transform.convention != "facer" or transform.warp_factor != 0:
+            raise ValueError("Decoding in the photo is facer's: it needs convention 'facer' and no warp.")
+        matrix = transform.matrix.to(heatmaps.device)[None]
+        return facer_landmarks(heatmaps.sigmoid(), matrix, transform.crop_size, *transform.image_size)[0]
+
+    def post_process_semantic_segmentation(
+        self,
+        outputs: Any,
+        face_transforms: Sequence[FaceTransform] | None = None,
+        target_sizes: Sequence[tuple[int, int]] | None = None,
+        output: str = "labels",
+    ) -> list[torch.Tensor] | list[FaceSegmentation]:
+        """
+        Class ids in the photos. Logits are interpolated at every pixel and then compared, as in the original.
+
+        Args:
+            outputs: Of [`FaRLForFaceParsing`], with `logits` (faces, classes, height, width).
+            face_transforms: What the call returned beside the `pixel_values`. `None` takes the logits as whole images.
+            target_sizes: (height, width) per image, for whole images that are wanted at another size.
+            output: `"labels"`, `"faces"` or `"probabilities"`.
+
+        Returns:
+            With `"labels"` one (height, width) int64 map per photo; where faces overlap, the earlier one is on top, and
+            background (0) covers nothing. With `"faces"` one [`FaceSegmentation`] per face with its labels, cropped to
+            the smallest box that holds all but background. With `"probabilities"` the same with the softmax over the
+            classes.
+        """
+        logits = outputs.logits.float()
+        if face_transforms is None:
+            sizes = target_sizes or [tuple(logits.shape[-2:])] * len(logits)
+            if len(sizes) != len(logits):
+                raise ValueError(f"There are {len(logits)} images in the batch but {len(sizes)} target_sizes.")
+            face_transforms = [_whole_transform(i, tuple(map(int, size))) for i, size in enumerate(sizes)]
+        elif target_sizes is not None:
+            face_transforms = [
+                _whole_transform(t.image_index, tuple(target_sizes[t.image_index])) if t.whole else t
+                for t in face_transforms
+            ]
+        self._check_count(len(logits), face_transforms)
+        if output not in ("labels", "faces", "probabilities"):
+            raise ValueError(f"output is {output!r}: choose 'labels', 'faces' or 'probabilities'.")
+        if output != "labels":
+            pairs = zip(logits, face_transforms, strict=True)
+            return [_segment_face(face_logits, t, probabilities=output == "probabilities") for face_logits, t in pairs]
+
+        sizes = {t.image_index: t.image_size for t in face_transforms}
+        count = max(sizes, default=-1) + 1
+        maps = [torch.zeros(sizes.get(i, (0, 0)), dtype=torch.long, device=logits.device) for i in range(count)]
+        for face_logits, transform in reversed(list(zip(logits, face_transforms, strict=True))):
+            face = _segment_face(face_logits, transform)
+            x1, y1, x2, y2 = face.box
+            part = maps[transform.image_index][y1:y2, x1:x2]
+            part.copy_(torch.where(face.labels > 0, face.labels.long(), part))
+        return maps
+
+    def _check_count(self, count: int, face_transforms: Sequence[FaceTransform]) -> None:
+        if count != len(face_transforms):
+            raise ValueError(f"There are outputs for {count} faces but {len(face_transforms)} face_transforms.")
+
+
+def _of_image(items: Sequence, face_transforms: Sequence[FaceTransform], index: int) -> list:
+    return [item for item, t in zip(items, face_transforms, strict=True) if t.image_index == index]
+
+
+def _whole_transform(index: int, size: tuple[int, int]) -> FaceTransform:
+    matrix = torch.diag(torch.tensor([1 / size[1], 1 / size[0], 1.0]))
+    return FaceTransform(index, size, matrix, 1, 0.0, "facer", whole=True)
+
+
+def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
+    if tuple(images.shape[-2:]) == (size, size):
+        return images
+    # No antialias: what OpenCV's bilinear resize and the original network do.
+    return nn.functional.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+
+
+def to_rgb_tensor(image: ImageLike, index: int = 0) -> torch.Tensor:
+    """
+    (3, height, width) float32 in [0, 1] from a PIL image, path, URL, array or tensor, see [`FaRLFaceImageProcessor`].
+    `index` names the image in errors.
+    """
+    if isinstance(image, str):
+        image = load_image(image)
+    if isinstance(image, Image.Image):
+        image = ImageOps.exif_transpose(image)
+        # Pillow would cut 16-bit grey levels off at 255.
+        image = np.asarray(image) if image.mode.startswith("I;16") else np.asarray(image.convert("RGB"))
+    pixels = image
+    if isinstance(pixels, np.ndarray):
+        pixels = torch.from_numpy(np.ascontiguousarray(pixels))
+        pixels = pixels[None] if pixels.ndim == 2 else pixels.movedim(-1, 0)
+    if not isinstance(pixels, torch.Tensor):
+        raise ValueError(f"Image {index} is a {type(image).__name__}: give a PIL image, a path, an array or a tensor.")
+    if pixels.ndim != 3 or pixels.shape[0] not in (1, 3):
+        shape = tuple(pixels.shape)
+        raise ValueError(f"Image {index} has shape {shape}: tensors are (3, height, width), arrays (height, width, 3).")
+    if min(pixels.shape[-2:]) < 2:
+        raise ValueError(f"Image {index} is {pixels.shape[-1]} x {pixels.shape[-2]} pixels: it needs at least 2 x 2.")
+    if pixels.dtype == torch.bool or pixels.is_complex():
+        raise ValueError(f"Image {index} is of type {pixels.dtype}: give integers or floats in [0, 1].")
+    if not pixels.is_floating_point():
+        pixels = pixels.float() / torch.iinfo(pixels.dtype).max
+    return pixels.float().expand(3, -1, -1)
+
+
+def _segment_face(logits: torch.Tensor, transform: FaceTransform, probabilities: bool = False) -> FaceSegmentation:
+    """One face's labels or probabilities in the part of the photo where it is not background."""
+    labels = logits.argmax(dim=0)
+    box = _face_region(labels, transform)
+    lookup = _LabelLookup(logits, labels, padding_mode="border" if transform.whole else "zeros")
+    x1, y1, x2, y2 = box
+    parts = []
+    rows = max(1, _PIXELS_AT_ONCE // max(1, x2 - x1))
+    for top in range(y1, y2, rows):
+        bottom = min(top + rows, y2)
+        offset = torch.tensor([x1, top], device=logits.device)
+        pixels = pixel_grid(bottom - top, x2 - x1, transform.convention, logits) + offset
+        matrix = transform.matrix.to(logits.device)[None]
+        points = photo_to_crop(pixels, matrix, transform.crop_size, transform.warp_factor)[0]
+        normalised = (points + (0.5 - pixel_centre(transform.convention))) / transform.crop_size
+        part = lookup.probabilities(normalised) if probabilities else lookup.labels(normalised)
+        parts.append(part.unflatten(-1, (bottom - top, x2 - x1)))
+    if probabilities:
+        merged = torch.cat(parts, dim=1) if parts else logits.new_zeros(len(logits), 0, 0)
+        return FaceSegmentation(transform.image_index, box, probabilities=merged)
+    merged = torch.cat(parts) if parts else labels.new_zeros(0, 0, dtype=torch.uint8)
+    return FaceSegmentation(transform.image_index, box, labels=merged)
+
+
+def _face_region(labels: torch.Tensor, transform: FaceTransform) -> tuple[int, int, int, int]:
+    """Box in the photo, far sides excluded, that holds every pixel whose label can be other than background."""
+    height, width = transform.image_size
+    if transform.whole:
+        return 0, 0, width, height
+    rows, columns = labels.any(dim=1).nonzero()[:, 0], labels.any(dim=0).nonzero()[:, 0]
+    if len(rows) == 0:
+        return 0, 0, 0, 0
+    # One pixel of the crop more on each side: bilinear interpolation reaches that far.
+    top, bottom = int(rows[0]) - 0.5, int(rows[-1]) + 1.5
+    left, right = int(columns[0]) - 0.5, int(columns[-1]) + 1.5
+    side_y, side_x = labels.shape
+    if transform.warp_factor > 0 and (top <= 0 or left <= 0 or bottom >= side_y or right >= side_x):
+        # The border of a warped crop stands for everything up to infinity.
+        return 0, 0, width, height
+    scale = torch.tensor([transform.crop_size / side_x, transform.crop_size / side_y])
+    corners = torch.tensor([[left, top], [right, top], [right, bottom], [left, bottom]]) * scale
+    corners = corners - (0.5 - pixel_centre(transform.convention))
+    points = crop_to_photo(corners, transform.matrix.cpu(), transform.crop_size, transform.warp_factor)
+    (x1, y1), (x2, y2) = points.amin(dim=0).floor().tolist(), points.amax(dim=0).ceil().tolist()
+    x1, y1 = max(0, int(x1) - 1), max(0, int(y1) - 1)
+    x2, y2 = min(width, int(x2) + 2), min(height, int(y2) + 2)
+    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else (0, 0, 0, 0)
+
+
+class _LabelLookup:
+    """
+    The arg-max of bilinearly interpolated logits. Where the four pixels around a point agree on their class, that class
+    has the largest interpolated logit too, so only the others, along the borders of regions, are interpolated.
+    """
+
+    def __init__(self, logits: torch.Tensor, labels: torch.Tensor, padding_mode: str):
+        self.logits = logits
+        self.padding_mode = padding_mode
+        self.corner = labels.to(torch.uint8)
+        # One ring of "disagreeing" cells around the map, where interpolation meets the padding.
+        agree = torch.zeros(labels.shape[0] + 1, labels.shape[1] + 1, dtype=torch.bool, device=labels.device)
+        corner = labels[:-1, :-1]
+        agree[1:-1, 1:-1] = (corner == labels[:-1, 1:]) & (corner == labels[1:, :-1]) & (corner == labels[1:, 1:])
+        self.agree = agree
+
+    def labels(self, normalised: torch.Tensor) -> torch.Tensor:
+        """(points,) uint8 at points (points, 2) in [0, 1] of the map."""
+        height, width = self.corner.shape
+        cell = (normalised * normalised.new_tensor([width, height]) - 0.5).floor().long()
+        x, y = cell[:, 0].clamp(-1, width - 1), cell[:, 1].clamp(-1, height - 1)
+        found = self.corner[y.clamp(min=0), x.clamp(min=0)]
+        mixed = (~self.agree[y + 1, x + 1]).nonzero()[:, 0]
+        found[mixed] = self.interpolate(normalised[mixed]).argmax(dim=0).to(torch.uint8)
+        return found
+
+    def probabilities(self, normalised: torch.Tensor) -> torch.Tensor:
+        """(classes, points) softmax at points (points, 2) in [0, 1] of the map."""
+        return self.interpolate(normalised).softmax(dim=0)
+
+    def interpolate(self, normalised: torch.Tensor) -> torch.Tensor:
+        grid = (2 * normalised - 1)[None, None]
+        return nn.functional.grid_sample(
+            self.logits[None], grid, mode="bilinear", padding_mode=self.padding_mode, align_corners=False
+        )[0, :, 0]
+
+
+__all__ = ["FaRLFaceImageProcessor", "FaRLImageProcessor", "FaRLImageProcessorPil", "FaceSegmentation", "FaceTransform"]

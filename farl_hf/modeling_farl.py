@@ -1145,7 +1145,8 @@ class FaRLForImageClassification(FaRLPreTrainedModel):
         highest = num_labels - 1 if problem_type == "single_label_classification" else 1
         if not torch.compiler.is_compiling() and not 0 <= labels.min() <= labels.max() <= highest:
             raise ValueError(
-                f"labels go from {labels.min().item():g} to {labels.max().item():g}, {problem_type} needs 0 to {highest}."
+                f"labels go from {labels.min().item():g} to {labels.max().item():g}, but {problem_type} needs values "
+                f"from 0 to {highest}."
             )
         if problem_type == "single_label_classification":
             return nn.functional.cross_entropy(logits, labels.long())

@@ -242,7 +242,7 @@ def write_bad_file(path, kind: str) -> None:
 
 BAD_FILES = {
     "missing": "file.pth",
-    "truncated": "truncated",
+    "truncated": "cut short",
     "web page": "web page",
     "code": "shutil.rmtree",
     "size": "width 192",
