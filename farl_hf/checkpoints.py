@@ -367,6 +367,8 @@ def _rename(plan: _Plan, path: Path, dtype: torch.dtype) -> Tensors:
             tensor = tensor.t()
         parts = tensor.chunk(3) if len(ours) == 3 else (tensor,)
         for name, part in zip(ours, parts, strict=False):
+            if part.numel() == 1 and expected.get(name) == ():
+                part = part.reshape(())  # a scalar that was saved as a vector of one
             if name not in expected or part.shape != expected[name]:
                 wanted = tuple(expected[name]) if name in expected else "no such tensor"
                 raise CheckpointError(f"{path}: {official} has shape {tuple(part.shape)}, {name} needs {wanted}.")
