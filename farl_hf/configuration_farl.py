@@ -72,10 +72,8 @@ class FaRLVisionConfig(BackboneConfigMixin, PreTrainedConfig):
         attention_dropout (`float`, defaults to 0.0): Dropout on the attention weights; none in the original.
         initializer_range (`float`, defaults to 0.02): Standard deviation of linear and convolution weights.
         initializer_factor (`float`, defaults to 1.0): Multiplies the standard deviation of every random weight.
-        out_indices (`list[int]`, *optional*): Which `hidden_states` the dense heads and the backbone read (index 0 is
-            the input of the first layer, index `i` the output of the `i`-th). Defaults to the original's taps: 4, 6,
-            8, 12 of 12 layers, 8, 12, 16, 24 of 24, 9, 15, 21, 32 of 32 (`farl/network/farl/model.py`), and to the
-            same proportions for other depths.
+        out_indices (`list[int]`, *optional*): Which `hidden_states` [`FaRLBackbone`] returns (index 0 is the input of
+            the first layer, index `i` the output of the `i`-th). Defaults to the last.
         out_features (`list[str]`, *optional*): The same by name (`"stem"`, `"stage1"`, ...).
     """
 
@@ -99,10 +97,9 @@ class FaRLVisionConfig(BackboneConfigMixin, PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         self.stage_names = ["stem"] + [f"stage{i}" for i in range(1, self.num_hidden_layers + 1)]
-        out_features, out_indices = kwargs.pop("out_features", None), kwargs.pop("out_indices", None)
-        if out_features is None and out_indices is None:
-            out_indices = default_out_indices(self.num_hidden_layers)
-        self.set_output_features_output_indices(out_features=out_features, out_indices=out_indices)
+        self.set_output_features_output_indices(
+            out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None)
+        )
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
@@ -112,19 +109,19 @@ class FaRLVisionConfig(BackboneConfigMixin, PreTrainedConfig):
 
 
 def default_out_indices(num_hidden_layers: int) -> list[int]:
-    """Indices of the tapped `hidden_states` for a tower of `num_hidden_layers` (see [`FaRLVisionConfig`])."""
+    """The four `hidden_states` that the dense heads read in a tower of `num_hidden_layers`, see [`FaRLConfig`]."""
     if num_hidden_layers == 32:
         return [9, 15, 21, 32]
-    quarters = (num_hidden_layers / 3, num_hidden_layers / 2, num_hidden_layers * 2 / 3, num_hidden_layers)
-    return sorted({max(1, round(index)) for index in quarters})
+    third = num_hidden_layers / 3
+    return [max(1, round(index)) for index in (third, 1.5 * third, 2 * third, num_hidden_layers)]
 
 
 @strict
 class FaRLConfig(PreTrainedConfig):
     r"""
-    Configuration of [`FaRLModel`], [`FaRLForPreTraining`] and the task models. Fields of the vision tower that people
-    change when they load a checkpoint, `image_size` and `out_indices`, can be given here and are kept in
-    `vision_config`: `FaRLForFaceParsing.from_pretrained(folder, image_size=448)`.
+    Configuration of [`FaRLModel`], [`FaRLForPreTraining`] and the task models. `image_size`, which people change when
+    they load a checkpoint, can be given here and is kept in `vision_config`:
+    `FaRLForFaceParsing.from_pretrained(folder, image_size=448)`.
 
     Args:
         text_config (`dict` or [`FaRLTextConfig`], *optional*): The text tower.
@@ -139,6 +136,9 @@ class FaRLConfig(PreTrainedConfig):
         mim_vocab_size (`int`, defaults to 8192): Size of the visual codebook that the branch predicts.
         mim_loss_weight (`float`, defaults to 1.0): Weight of the masked-image loss beside the contrastive loss. The
             paper's value is not confirmed.
+        out_indices (`list[int]`, *optional*): The four `hidden_states` that the parsing and alignment heads read.
+            Defaults to the original's: 4, 6, 8, 12 of 12 layers, 8, 12, 16, 24 of 24, 9, 15, 21, 32 of 32
+            (`farl/network/farl/model.py`), and to about the same proportions for other depths.
         head_channels (`int`, defaults to 768): Width of the parsing and alignment heads (`head_channel` of the
             original's network configs).
         pool_scales (`list[int]`, defaults to `[1, 2, 3, 6]`): Bins per side of the pyramid pooling.
@@ -168,6 +168,7 @@ class FaRLConfig(PreTrainedConfig):
     mim_num_layers: int = 1
     mim_vocab_size: int = 8192
     mim_loss_weight: int | float = 1.0
+    out_indices: list[int] | tuple[int, ...] | None = None
     head_channels: int = 768
     pool_scales: list[int] | tuple[int, ...] = (1, 2, 3, 6)
     head_dropout: int | float = 0.1
@@ -187,6 +188,8 @@ class FaRLConfig(PreTrainedConfig):
             value = getattr(self, name)
             if not isinstance(value, PreTrainedConfig):
                 setattr(self, name, config_class(**(value or {})))
+        if self.out_indices is None:
+            self.out_indices = default_out_indices(self.vision_config.num_hidden_layers)
         super().__post_init__(**kwargs)
 
     def to_dict(self) -> dict:
@@ -204,15 +207,6 @@ class FaRLConfig(PreTrainedConfig):
     @image_size.setter
     def image_size(self, value: int):
         self.vision_config.image_size = value
-
-    @property
-    def out_indices(self) -> list[int]:
-        """Tapped `hidden_states` of the dense heads, kept in `vision_config`."""
-        return self.vision_config.out_indices
-
-    @out_indices.setter
-    def out_indices(self, value: list[int]):
-        self.vision_config.out_indices = value
 
     @classmethod
     def from_preset(cls, preset: str, **kwargs) -> "FaRLConfig":

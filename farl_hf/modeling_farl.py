@@ -360,7 +360,7 @@ class FaRLPreTrainedModel(PreTrainedModel):
         """
         wanted = kwargs.pop("image_size", None)
         if isinstance(config, PreTrainedConfig) and wanted is None:
-            wanted = _vision_config(config).image_size
+            wanted = getattr(_vision_config(config), "image_size", None)
         if wanted is None or pretrained_model_name_or_path is None:
             return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
 
