@@ -210,7 +210,7 @@ def _plan_dense(tensors: Tensors, path: Path, convention: str, config: FaRLConfi
         config.num_landmarks = num_outputs
     table = _vision_names(config, "backbone.visual.", pooling=False)
     table |= {
-        name: (name.replace("backbone.fpns", "neck.fpns"),) for name in tensors if name.startswith("backbone.fpns.")
+        name: (name.replace("backbone.fpns", "pyramid.fpns"),) for name in tensors if name.startswith("backbone.fpns.")
     }
     prefix = f"{head}.head."
     table |= {name: (f"{our_head}." + name.removeprefix(prefix),) for name in tensors if name.startswith(prefix)}

@@ -226,7 +226,8 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
     def _cut(self, pixels: torch.Tensor, index: int, annotation: Any) -> tuple[torch.Tensor, list[FaceTransform]]:
         image_size = tuple(pixels.shape[-2:])
         row = (4,) if self.align == "box" else (5, 2)
-        faces = torch.as_tensor(annotation, dtype=torch.float32, device=pixels.device)
+        faces = annotation if isinstance(annotation, torch.Tensor) else torch.from_numpy(np.asarray(annotation))
+        faces = faces.to(pixels.device, torch.float32)
         if faces.numel() == 0:
             return pixels.new_zeros(0, 3, self.size, self.size), []
         if tuple(faces.shape[1:]) != row:
@@ -398,7 +399,7 @@ def to_rgb_tensor(image: ImageLike, index: int = 0) -> torch.Tensor:
         image = np.asarray(image) if image.mode.startswith("I;16") else np.asarray(image.convert("RGB"))
     pixels = image
     if isinstance(pixels, np.ndarray):
-        pixels = torch.from_numpy(np.ascontiguousarray(pixels))
+        pixels = torch.from_numpy(np.array(pixels))  # a copy: arrays of PIL images are read-only
         pixels = pixels[None] if pixels.ndim == 2 else pixels.movedim(-1, 0)
     if not isinstance(pixels, torch.Tensor):
         raise ValueError(f"Image {index} is a {type(image).__name__}: give a PIL image, a path, an array or a tensor.")

@@ -817,7 +817,8 @@ class FaRLDenseModel(FaRLPreTrainedModel):
         super().__init__(config)
         vision_config = config.vision_config
         self.vision_model = FaRLVisionModel._from_config(vision_config, add_pooling_layer=False)
-        self.neck = FaRLNeck(vision_config.hidden_size)
+        # Not called "neck": peft finds modules by the end of their names, and the head has a "bottleneck".
+        self.pyramid = FaRLNeck(vision_config.hidden_size)
 
     def _build_head(self, num_outputs: int) -> FaRLUperHead:
         config = self.config
@@ -859,8 +860,8 @@ class FaRLDenseModel(FaRLPreTrainedModel):
         )
         grid = tuple(side // self.config.vision_config.patch_size for side in pixel_values.shape[-2:])
         # The head's own precision: full under autocast, as in the original, which casts the taps to fp32.
-        dtype = next(self.neck.parameters()).dtype
-        maps = self.neck([tokens_to_map(outputs.hidden_states[i].to(dtype), grid) for i in taps])
+        dtype = next(self.pyramid.parameters()).dtype
+        maps = self.pyramid([tokens_to_map(outputs.hidden_states[i].to(dtype), grid) for i in taps])
         if not wanted:
             outputs.hidden_states = None
         elif selected is not None:

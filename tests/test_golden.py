@@ -123,7 +123,7 @@ def test_face_parsing(tmp_path, source):
     parameters = dict(model.named_parameters())
     for official, ours in {
         "backbone.visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
-        "backbone.fpns.0.0.weight": "neck.fpns.0.0.weight",
+        "backbone.fpns.0.0.weight": "pyramid.fpns.0.0.weight",
         "head.head.fpn_bottleneck.conv.weight": "decode_head.fpn_bottleneck.conv.weight",
         "head.head.conv_seg.weight": "decode_head.conv_seg.weight",
     }.items():
