@@ -151,7 +151,7 @@ def test_from_a_dual_encoder_only_the_head_is_new(tmp_path, model_class):
     )
     assert not report["unexpected_keys"]
     assert {name.split(".")[0] for name in report["missing_keys"]} <= {
-        "neck",
+        "pyramid",
         "decode_head",
         "heatmap_head",
         "classifier",
