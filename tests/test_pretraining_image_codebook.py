@@ -41,7 +41,7 @@ def test_random_projection_is_a_function_of_seed_and_patch():
     pixels = torch.rand(2, 3, 32, 32)
     codes = RandomProjectionCodebook(100, 32, 8, seed=3)(pixels)
     assert codes.shape == (2, 16) and codes.dtype == torch.int64
-    assert 0 <= codes.min() and codes.max() < 100
+    assert codes.min() >= 0 and codes.max() < 100
     assert torch.equal(codes, RandomProjectionCodebook(100, 32, 8, seed=3)(pixels))
     assert not torch.equal(codes, RandomProjectionCodebook(100, 32, 8, seed=4)(pixels))
     # Row-major: patch 5 of a 4x4 grid is row 1, column 1; changing it changes no other code.
