@@ -213,7 +213,7 @@ def classify(folder: Path, output: Path, views: int = 5) -> None:
         print(f"{name:<12} {int(row.sum()):>10}   {PHOTOS[name]}")
     print(f"{int(correct.sum())} of {correct.numel()} unseen views ({1 / len(names):.0%} by chance)")
 
-    figure, axes = plt.subplots(2, len(names) // 2, figsize=(14, 6.4))
+    figure, axes = plt.subplots(2, len(names) // 2, figsize=(14, 7.2), layout="constrained")
     for i, axis in enumerate(axes.flat):
         best = int(predicted[i, 0])
         axis.imshow(images[i * views])
@@ -223,7 +223,6 @@ def classify(folder: Path, output: Path, views: int = 5) -> None:
             color="darkgreen" if best == i else "firebrick",
         )
         axis.axis("off")
-    figure.tight_layout()
     figure.savefig(output / "zero_shot.png", dpi=110)
     print(f"Pictures: {output / 'loss.png'}, {output / 'zero_shot.png'}. Model: {folder}")
 
