@@ -179,8 +179,9 @@ def _plan_dual_encoder(tensors: Tensors, path: Path, config: FaRLConfig | None) 
             f"{path} holds an image tower but no text tower (token_embedding.weight is missing): FaRL is a dual "
             "encoder, convert the complete file."
         )
-    # Bookkeeping numbers in OpenAI's own state dicts, which are no weights.
-    left_out = {"input_resolution", "context_length", "vocab_size"} & tensors.keys()
+    # Bookkeeping in OpenAI's own files, which is no weight.
+    bookkeeping = {"input_resolution", "context_length", "vocab_size", "attn_mask"}
+    left_out = {name for name in tensors if name.split(".")[-1] in bookkeeping}
     config = config or _config_from_shapes(tensors, "visual.", path)
     has_mim = any(name in tensors for name in ("visual.mask_token", "visual.lm_head.weight"))
     model_class = FaRLForPreTraining if has_mim else FaRLModel

@@ -4,13 +4,14 @@ import shutil
 import subprocess
 import sys
 
+import golden_cases as cases
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModel, AutoProcessor, CLIPModel, CLIPProcessor
 
-from farl_hf import FaRLConfig, FaRLForPreTraining, FaRLModel
+from farl_hf import FaRLConfig, FaRLForPreTraining, FaRLModel, checkpoints
 from farl_hf.checkpoints import convert_checkpoint
 from farl_hf.cli import main
 
@@ -185,7 +186,7 @@ def test_variants_of_the_official_file(tmp_path, variant, folder):
         path = tmp_path / "file.safetensors"
         save_file(tensors, path)
     elif variant == "openai bookkeeping":
-        numbers = {"input_resolution": 96, "context_length": 77, "vocab_size": 49408}
+        numbers = {"input_resolution": 96, "context_length": 77, "transformer.resblocks.0.attn_mask": 0}
         torch.save({**tensors, **{name: torch.tensor(value) for name, value in numbers.items()}}, path)
     elif variant == "legacy zip":
         torch.save(tensors, path, _use_new_zipfile_serialization=False)
@@ -213,6 +214,22 @@ def test_back_to_clip(tmp_path, folder, tensors):
     inputs = processor(text=["a face"], images=torch.rand(3, 120, 100), return_tensors="pt")
     ours = FaRLModel.from_pretrained(folder)(**inputs).logits_per_image
     assert (clip(**inputs).logits_per_image - ours).abs().max() < 1e-6
+
+
+def test_openai_torchscript_archive(tmp_path, folder):
+    """OpenAI's own files are half-precision TorchScript with the mask of the text tower as an attribute."""
+    tensors = {name: value.half() for name, value in official_state_dict(TINY, mim=False).items()}
+    cases.write_torchscript(
+        tmp_path / "ViT-B-16.pt", {**tensors, "transformer.resblocks.0.attn_mask": torch.zeros(77, 77)}
+    )
+    convert_checkpoint(tmp_path / "ViT-B-16.pt", tmp_path / "out")
+    got, want = load_file(tmp_path / "out/model.safetensors"), load_file(folder / "model.safetensors")
+    assert max((got[name] - want[name]).abs().max() for name in got) < 1e-3
+
+
+def test_release_by_name(tmp_path, official, monkeypatch):
+    monkeypatch.setattr(checkpoints, "download_release", {"ep64": official}.__getitem__)
+    assert convert_checkpoint("ep64", tmp_path / "out").architecture == "FaRLForPreTraining"
 
 
 def write_bad_file(path, kind: str) -> None:
