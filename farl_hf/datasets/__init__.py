@@ -1,0 +1,1 @@
+"""Data sets of faces, with their labels."""
