@@ -197,7 +197,7 @@ def test_webdataset(tmp_path):
         assert archive.getnames() == [f"00001000{i}.{kind}" for i in range(2) for kind in ("jpg", "txt", "json")]
         description = json.loads(archive.extractfile("000010001.json").read())
         assert description["status"] == "success" and description["key"] == "000010001"
-        assert archive.extractfile("000010001.txt").read().decode().splitlines()[0] == description["caption"]
+        assert archive.extractfile("000010001.txt").read().decode() == description["captions"][0]
         assert Image.open(io.BytesIO(archive.extractfile("000010000.jpg").read())).size == (64, 64)
 
 

@@ -68,8 +68,8 @@ def write_webdataset(
     seed: int = 0,
 ) -> list[Path]:
     """
-    Tar shards as img2dataset writes them, `00000.tar` and on: one `.jpg`, `.txt` (the captions, a line each) and
-    `.json` (key, caption, size, attributes of the first face) per sample. Returns the shards' paths.
+    Tar shards as img2dataset writes them, `00000.tar` and on: one `.jpg`, `.txt` (the first caption) and
+    `.json` (key, caption, captions, size, attributes of the first face) per sample. Returns the shards' paths.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,13 +84,14 @@ def write_webdataset(
                 description = {
                     "key": key,
                     "caption": sample.captions[0],
+                    "captions": sample.captions,
                     "status": "success",
                     "width": width,
                     "height": height,
                     "attributes": sample.faces[0].attributes,
                 }
                 _add_file(archive, f"{key}.jpg", _jpeg(sample.image))
-                _add_file(archive, f"{key}.txt", "\n".join(sample.captions).encode())
+                _add_file(archive, f"{key}.txt", sample.captions[0].encode())
                 _add_file(archive, f"{key}.json", json.dumps(description).encode())
     return shards
 

@@ -1,0 +1,100 @@
+"""Contrastive loss over the global batch: all processes, all chunks of an optimizer step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+class _Gather(torch.autograd.Function):
+    """Concatenates the rows of all processes; the gradient of a row sums what every process did with it."""
+
+    @staticmethod
+    def forward(ctx, features: torch.Tensor) -> torch.Tensor:
+        parts = [torch.empty_like(features) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, features.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        return gradient.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def gather_with_gradient(features: torch.Tensor) -> torch.Tensor:
+    """`features` (local, dim) of all processes, (global, dim), in the order of their ranks. Differentiable."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return features
+    return _Gather.apply(features)
+
+
+def global_contrastive_loss(
+    image_embeds: torch.Tensor, text_embeds: torch.Tensor, logit_scale: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Symmetric InfoNCE of this process's rows against everybody's columns. The mean over the processes, which is what
+    data-parallel training makes of the gradients, is the loss of the global batch; memory is local times global, not
+    global squared.
+
+    Args:
+        image_embeds, text_embeds (local, dim): Features of unit length; pairs share a row. The number of rows must be
+            the same in every process.
+        logit_scale (scalar or (1,)): Log of the inverse temperature.
+
+    Returns:
+        The loss and the share of rows whose own partner is the most similar one (mean of both directions), scalars.
+    """
+    # The product of normalised features is where low precision would hurt first.
+    with torch.autocast(image_embeds.device.type, enabled=False):
+        image_embeds, text_embeds = image_embeds.float(), text_embeds.float()
+        scale = logit_scale.float().exp()
+        image_logits = scale * image_embeds @ gather_with_gradient(text_embeds).T
+        text_logits = scale * text_embeds @ gather_with_gradient(image_embeds).T
+        rank = dist.get_rank() if image_logits.shape[0] != image_logits.shape[1] else 0
+        target = torch.arange(len(image_embeds), device=image_embeds.device) + rank * len(image_embeds)
+        loss = (
+            nn.functional.cross_entropy(image_logits, target) + nn.functional.cross_entropy(text_logits, target)
+        ) / 2
+        correct = (image_logits.argmax(dim=1) == target).float() + (text_logits.argmax(dim=1) == target).float()
+    return loss, correct.mean() / 2
+
+
+@dataclass
+class FeatureGradients:
+    """
+    Gradients of the contrastive loss with respect to the features and the log of the inverse temperature. With them,
+    the backward pass of a part of the batch needs nothing of the other parts.
+    """
+
+    image_embeds: torch.Tensor
+    text_embeds: torch.Tensor
+    logit_scale: torch.Tensor
+
+    @classmethod
+    def of_loss(
+        cls, image_embeds: torch.Tensor, text_embeds: torch.Tensor, logit_scale: torch.Tensor
+    ) -> tuple[FeatureGradients, torch.Tensor, torch.Tensor]:
+        """The gradients, the loss and the accuracy of [`global_contrastive_loss`]."""
+        leaves = [tensor.detach().clone().requires_grad_() for tensor in (image_embeds, text_embeds, logit_scale)]
+        with torch.enable_grad():
+            loss, accuracy = global_contrastive_loss(*leaves)
+            gradients = torch.autograd.grad(loss, leaves)
+        return cls(*gradients), loss.detach(), accuracy
+
+    def rows(self, start: int, stop: int, share: float) -> FeatureGradients:
+        """The gradients of some rows, and a share of the temperature's."""
+        return FeatureGradients(self.image_embeds[start:stop], self.text_embeds[start:stop], self.logit_scale * share)
+
+    def surrogate(
+        self, image_embeds: torch.Tensor, text_embeds: torch.Tensor, logit_scale: torch.Tensor
+    ) -> torch.Tensor:
+        """A scalar whose gradients are these."""
+        return (
+            (image_embeds.float() * self.image_embeds).sum()
+            + (text_embeds.float() * self.text_embeds).sum()
+            + (logit_scale * self.logit_scale).sum()
+        )
