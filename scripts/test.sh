@@ -7,5 +7,5 @@ source "$(dirname "$0")/environment.sh" test
 .venv/bin/python scripts/fetch_transformers_tests.py
 # One thread a worker: tiny models gain nothing from more, and the workers would fight over the cores.
 OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --durations 15 "$@"
-# The full-size networks use all cores, one test after the other.
-[ $# -gt 0 ] || .venv/bin/python -m pytest -m slow tests/test_golden.py tests/test_image_processing_farl.py
+# Full-size networks, memory and the demonstration use all cores, one test after the other.
+[ $# -gt 0 ] || .venv/bin/python -m pytest -m slow tests/test_golden.py tests/test_image_processing_farl.py tests/test_demo.py
