@@ -27,9 +27,12 @@ class _Gather(torch.autograd.Function):
 
 def gather_with_gradient(features: torch.Tensor) -> torch.Tensor:
     """`features` (local, dim) of all processes, (global, dim), in the order of their ranks. Differentiable."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return features
-    return _Gather.apply(features)
+    return _Gather.apply(features) if is_distributed() else features
+
+
+def is_distributed() -> bool:
+    """Whether several processes train together."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def global_contrastive_loss(
@@ -54,7 +57,7 @@ def global_contrastive_loss(
         scale = logit_scale.float().exp()
         image_logits = scale * image_embeds @ gather_with_gradient(text_embeds).T
         text_logits = scale * text_embeds @ gather_with_gradient(image_embeds).T
-        rank = dist.get_rank() if image_logits.shape[0] != image_logits.shape[1] else 0
+        rank = dist.get_rank() if is_distributed() else 0
         target = torch.arange(len(image_embeds), device=image_embeds.device) + rank * len(image_embeds)
         loss = (
             nn.functional.cross_entropy(image_logits, target) + nn.functional.cross_entropy(text_logits, target)

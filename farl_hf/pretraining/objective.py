@@ -16,7 +16,7 @@ from torch import nn
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from ..modeling_farl import FaRLForPreTraining
-from .contrastive import FeatureGradients, global_contrastive_loss
+from .contrastive import FeatureGradients, global_contrastive_loss, is_distributed
 from .image_codebook import ImageCodebook
 from .laion_face import Batch
 
@@ -213,7 +213,7 @@ def _masked_patches_per_process(chunks: Sequence[Batch]) -> torch.Tensor:
     processes, and so makes of sums over this number the mean over all masked patches.
     """
     count = sum(chunk["bool_masked_pos"].sum() for chunk in chunks).float()
-    if dist.is_available() and dist.is_initialized():
+    if is_distributed():
         dist.all_reduce(count)
         count = count / dist.get_world_size()
     return count.clamp(min=1)
