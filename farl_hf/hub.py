@@ -204,10 +204,10 @@ REPORTED: dict[str, str] = {
     "mean F1 94.04 on LaPa and 89.57 on CelebAMask-HQ; NME 0.938 (diagonal) on AFLW-19, 2.88 on 300W, 3.88 on WFLW "
     "(inter-ocular).",
     "lapa": "The file is the end of a 300-epoch run, by its step number. The authors' logs of such runs end at a "
-    "mean F1 of 93.8 to 93.9 on LaPa, with faces aligned by the true landmarks; their 93.88 is the best epoch on "
-    "the test set.",
-    "celebamask_hq": "The file is the end of a 300-epoch run, by its step number. The authors' logs of such runs end at "
-    "a mean F1 of 88.6 to 88.7 on CelebAMask-HQ, on whole, aligned images; their 89.56 is the best epoch on the test "
+    "mean F1 of 93.8 to 93.9 on LaPa, faces aligned by the true landmarks; their 93.88 is the best epoch on the "
+    "test set.",
+    "celebamask_hq": "The file is the end of a 300-epoch run, by its step number. The authors' logs of such runs end "
+    "at a mean F1 of 88.6 to 88.7 on CelebAMask-HQ, on whole, aligned images; their 89.56 is the best epoch on the test "
     "set. Give images of that set without points: cropping them again costs accuracy.",
     "ibug300w": "Comment of the authors beside the file: inter-ocular NME 2.8835 % on 300W.",
     "wflw": "Comment of the authors beside the file: inter-ocular NME 3.8933 % on WFLW.",
