@@ -1,1 +1,5 @@
-"""Pre-training on image-text pairs: contrastive learning and masked image modelling, as in the FaRL paper."""
+"""
+Pre-training on image-text pairs: contrastive learning and masked image modelling, as in the FaRL paper.
+
+`loop.pretrain` runs it, `configuration.PretrainConfig` holds its settings, `laion_face` reads the data.
+"""

@@ -15,8 +15,7 @@ from transformers import HfArgumentParser
 
 def setting(help_text: str, default: Any = None) -> Any:
     """A dataclass field with a help text for the command line."""
-    factory = {"default_factory": lambda: list(default)} if isinstance(default, list) else {"default": default}
-    return field(metadata={"help": help_text}, **factory)
+    return field(default=default, metadata={"help": help_text})
 
 
 @dataclass
@@ -26,8 +25,9 @@ class PretrainConfig:
     confirm is marked "unverified" (see `RECIPES`).
     """
 
-    train_shards: list[str] = setting(
-        "Tar or parquet shards: paths, folders, globs, braces, hf:// or https:// addresses.", []
+    train_shards: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Tar or parquet shards: paths, folders, globs, braces, hf:// or https:// addresses."},
     )
     output_dir: str = setting("Folder of the checkpoints and of the final model.", "pretrained")
     recipe: str = setting("The recipe whose values are the defaults: paper-ep16, paper-ep64 or demo.", "paper-ep16")
@@ -46,9 +46,14 @@ class PretrainConfig:
     num_workers: int = setting("Loader processes per training process.", 8)
     shuffle_block: int = setting("Samples of a shard shuffled together; their bytes are in memory per worker.", 512)
     samples_per_epoch: int | None = setting("Samples in the shards; counted where the shards tell it.")
-    crop_scale: list[float] = setting("Lowest and highest share of the image's area in a crop.", [0.9, 1.0])
+    crop_scale: list[float] = field(
+        default_factory=lambda: [0.9, 1.0],
+        metadata={"help": "Lowest and highest share of the image's area in a crop."},
+    )
     horizontal_flip: bool = setting("Mirror every second image.", False)
-    face_crop_scale: list[float] | None = setting("Crop around a random detected face: range of the side in boxes.")
+    face_crop_scale: list[float] | None = field(
+        default=None, metadata={"help": "Crop around a random detected face: range of the side in boxes."}
+    )
     fix_captions: bool = setting("Repair mojibake in captions; needs the ftfy package.", False)
     max_bad_fraction: float = setting("Stop with an error when a larger share of samples or shards is bad.", 0.5)
 
@@ -64,7 +69,7 @@ class PretrainConfig:
     max_logit_scale: float | None = setting("Largest inverse temperature.", 100.0)
 
     # Optimisation
-    num_epochs: float = setting("Passes over the data, unless max_steps is given.", 16.0)
+    num_epochs: int = setting("Passes over the data, unless max_steps is given.", 16)
     max_steps: int | None = setting("Optimizer steps; the data is repeated as often as needed.")
     learning_rate: float = setting("Peak learning rate.", 1e-3)
     start_learning_rate: float = setting("Learning rate at the first step.", 1e-6)
@@ -84,7 +89,6 @@ class PretrainConfig:
     mixed_precision: Literal["no", "bf16", "fp16"] = setting("Precision of the matrix products.", "no")
     gradient_checkpointing: bool = setting("Recompute activations: slower, less memory.", False)
     torch_compile: bool = setting("Compile the towers; captions are padded to full length.", False)
-    fsdp: bool = setting("Shard parameters over the processes (FSDP2) instead of DDP.", False)
 
     # Records
     logging_steps: int = setting("Steps between log lines.", 50)
@@ -93,7 +97,7 @@ class PretrainConfig:
     resume: str = setting(
         "auto goes on from the newest checkpoint; never starts anew; or a checkpoint's folder.", "auto"
     )
-    report_to: list[str] = setting("Trackers of Accelerate, e.g. tensorboard.", [])
+    report_to: list[str] = field(default_factory=list, metadata={"help": "Trackers of Accelerate, e.g. tensorboard."})
     progress_bar: bool = setting("Show a progress bar.", True)
     probe_folder: str | None = setting("Folder with one sub-folder of images per class, for a zero-shot test.")
     probe_template: str = setting("Caption of a class in the zero-shot test.", "a photo of a {}.")
@@ -101,7 +105,7 @@ class PretrainConfig:
 
     def __post_init__(self):
         positive = ("batch_size", "gradient_accumulation_steps", "logging_steps", "save_steps", "probe_steps")
-        for name in (*positive, "save_total_limit", "shuffle_block"):
+        for name in (*positive, "save_total_limit", "shuffle_block", "num_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1.")
         for name in ("contrastive_chunk_size", "max_steps", "samples_per_epoch"):
@@ -145,15 +149,15 @@ class PretrainConfig:
 # decay of gains and biases, the limit on the temperature; open_clip's: the crop scale. The code shows gradient
 # checkpointing switched on and layer norms written for fp16.
 RECIPES: dict[str, dict[str, Any]] = {
-    "paper-ep16": {"num_epochs": 16.0, "mixed_precision": "fp16", "gradient_checkpointing": True},
-    "paper-ep64": {"num_epochs": 64.0, "mixed_precision": "fp16", "gradient_checkpointing": True},
+    "paper-ep16": {"num_epochs": 16, "mixed_precision": "fp16", "gradient_checkpointing": True},
+    "paper-ep64": {"num_epochs": 64, "mixed_precision": "fp16", "gradient_checkpointing": True},
     # Minutes on a laptop's CPU; nothing is downloaded.
     "demo": {
         "preset": "tiny",
         "image_codebook": "random-projection",
         "batch_size": 64,
         "num_workers": 1,
-        "num_epochs": 10.0,
+        "num_epochs": 10,
         "warmup_epochs": 0.5,
         "max_grad_norm": 1.0,
         "logging_steps": 10,

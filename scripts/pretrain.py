@@ -1,0 +1,34 @@
+#!/usr/bin/env python
+"""
+Pre-train FaRL on image-text shards, with contrastive learning and masked image modelling.
+
+    python scripts/pretrain.py --recipe demo --train_shards shards/*.tar --output_dir farl-tiny --device cpu
+    accelerate launch --num_processes 8 scripts/pretrain.py --train_shards 'shards/{00000..01999}.tar'
+    accelerate launch --use_fsdp --fsdp_version 2 --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP scripts/pretrain.py ...
+    torchrun --nproc_per_node 2 scripts/pretrain.py --device cpu ...        # several CPU processes
+
+The global batch is processes x batch_size x gradient_accumulation_steps, and all of it are negatives; the paper's is
+5,120. The same command goes on with a run that was killed. `--help` lists all settings.
+"""
+
+import logging
+import sys
+
+from farl_hf.pretraining.configuration import parse_arguments
+from farl_hf.pretraining.loop import pretrain
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        result = pretrain(parse_arguments())
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{result.output_dir}: {result.steps} steps, {result.samples} samples, bad: {result.faults or 'none'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
