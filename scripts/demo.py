@@ -21,6 +21,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -213,7 +214,7 @@ def pretrain(shards: Path, folder: Path, steps: int, batch_size: int = 32) -> li
         batch_size=batch_size,
         mask_generator=BlockMaskGenerator.for_grid(IMAGE_SIZE // patch_size),
     )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05, fused=True)
     warmup = max(1, steps // 20)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda i: min((i + 1) / warmup, 0.5 + 0.5 * np.cos(np.pi * i / steps))
@@ -316,7 +317,17 @@ def build_task_model(task: str, start: str, output: Path) -> farl_hf.FaRLPreTrai
     return model_class.from_pretrained(output / "farl-tiny", **options)
 
 
-def train(model: torch.nn.Module, samples: list[SyntheticFaceSample], task: str, folder: Path, steps: int) -> None:
+@cache
+def finetuning_rows(task: str, faces: int) -> list[dict[str, torch.Tensor]]:
+    return training_rows(list(SyntheticFaces(faces, FACES, FINETUNE_SEED)), task)
+
+
+@cache
+def held_out(faces: int) -> list[SyntheticFaceSample]:
+    return list(SyntheticFaces(faces, FACES, TEST_SEED))
+
+
+def train(model: torch.nn.Module, task: str, faces: int, folder: Path, steps: int) -> None:
     arguments = TrainingArguments(
         folder,
         max_steps=steps,
@@ -332,17 +343,17 @@ def train(model: torch.nn.Module, samples: list[SyntheticFaceSample], task: str,
         disable_tqdm=True,
         seed=0,
     )
-    trainer = Trainer(model, arguments, train_dataset=training_rows(samples, task))
+    trainer = Trainer(model, arguments, train_dataset=finetuning_rows(task, faces))
     trainer.remove_callback(PrinterCallback)
     trainer.train()
 
 
 def finetune(name: str, task: str, faces: int, start: str, output: Path, sizes: dict) -> float:
     model = build_task_model(task, start, output)
-    train(model, list(SyntheticFaces(faces, FACES, FINETUNE_SEED)), task, output / name, sizes["finetune_steps"])
+    train(model, task, faces, output / name, sizes["finetune_steps"])
     model.save_pretrained(output / name)
     face_processor(task).save_pretrained(output / name)
-    score = evaluate(model, task, list(SyntheticFaces(sizes["test"], FACES, TEST_SEED)))
+    score = evaluate(model, task, held_out(sizes["test"]))
     metric = "mean foreground F1" if task == "parsing" else "inter-ocular NME"
     write_model_card(output / name, results=f"## Results\n\nOn held-out *generated* faces: {metric} {score:.4f}.")
     print(f"   {name}: {score:.4f}")
@@ -378,14 +389,13 @@ def evaluate(model: torch.nn.Module, task: str, samples: list[SyntheticFaceSampl
 
 def mean_shape_error(sizes: dict) -> float:
     """NME of answering every crop with the mean landmarks of the fine-tuning crops."""
-    rows = training_rows(list(SyntheticFaces(sizes["many"], FACES, FINETUNE_SEED)), "alignment")
-    mean = torch.stack([row["labels"] for row in rows]).mean(dim=0)
+    mean = torch.stack([row["labels"] for row in finetuning_rows("alignment", sizes["many"])]).mean(dim=0)
 
     class MeanShape(torch.nn.Module):
         def forward(self, pixel_values: torch.Tensor) -> SimpleNamespace:
             return SimpleNamespace(landmarks=mean.expand(len(pixel_values), -1, -1))
 
-    return evaluate(MeanShape(), "alignment", list(SyntheticFaces(sizes["test"], FACES, TEST_SEED)))
+    return evaluate(MeanShape(), "alignment", held_out(sizes["test"]))
 
 
 def train_lora(output: Path, sizes: dict) -> dict[str, float]:
@@ -396,18 +406,11 @@ def train_lora(output: Path, sizes: dict) -> dict[str, float]:
         modules_to_save=["pyramid", "decode_head"],
     )
     model = get_peft_model(base, lora)
-    train(
-        model,
-        list(SyntheticFaces(sizes["many"], FACES, FINETUNE_SEED)),
-        "parsing",
-        output / "lora",
-        sizes["finetune_steps"],
-    )
+    train(model, "parsing", sizes["many"], output / "lora", sizes["finetune_steps"])
     model.save_pretrained(output / "lora")
-    held_out = list(SyntheticFaces(sizes["test"], FACES, TEST_SEED))
-    score = evaluate(model, "parsing", held_out)
+    score = evaluate(model, "parsing", held_out(sizes["test"]))
     again = PeftModel.from_pretrained(build_task_model("parsing", "pre-trained", output), output / "lora")
-    reloaded = evaluate(again, "parsing", held_out)
+    reloaded = evaluate(again, "parsing", held_out(sizes["test"]))
     trainable, total = model.get_nb_trainable_parameters()
     size = (output / "lora/adapter_model.safetensors").stat().st_size / 1e6
     return {"f1": score, "f1_reloaded": reloaded, "trainable": trainable, "parameters": total, "megabytes": size}

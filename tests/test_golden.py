@@ -1,5 +1,8 @@
 """Full-size networks against the original's numbers for the same seeded weights (about 3 minutes on 2 cores)."""
 
+import subprocess
+import sys
+
 import golden_cases as cases
 import numpy as np
 import pytest
@@ -77,6 +80,20 @@ def test_masked_image_modelling(dual_encoder):
     assert float(output.mim_loss) == pytest.approx(float(golden["mim_loss"]), rel=1e-5)
     # The contrastive branch sees the clean image although both copies pass the encoder together.
     assert np.abs(output.image_embeds.numpy() - golden["image_embeds"]).max() < 1e-5
+
+
+def test_loading_makes_no_second_copy_of_the_weights(dual_encoder):
+    code = (
+        "import resource, sys, farl_hf, transformers; "
+        "name = sys.argv[1]; owner = farl_hf if hasattr(farl_hf, name) else transformers; "
+        "getattr(owner, name).from_pretrained(sys.argv[2]); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    peaks = {}
+    for name in ("FaRLModel", "CLIPModel"):
+        run = [sys.executable, "-c", code, name, str(dual_encoder)]
+        peaks[name] = int(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
+    assert peaks["FaRLModel"] <= 1.05 * peaks["CLIPModel"], peaks
 
 
 def images(size: int) -> torch.Tensor:

@@ -1,0 +1,25 @@
+"""Transformers' common image processor tests on our classes. First run: python scripts/fetch_transformers_tests.py"""
+
+import unittest
+
+from transformers_tests.test_image_processing_common import ImageProcessingTester, ImageProcessingTestMixin
+
+from farl_hf import FaRLImageProcessor, FaRLImageProcessorPil
+
+
+class Tester(ImageProcessingTester):
+    __test__ = False
+
+    def __init__(self, parent):
+        super().__init__(parent, size={"shortest_edge": 20}, crop_size={"height": 18, "width": 18})
+
+    def _get_image_processing_classes(self):
+        return {"torchvision": FaRLImageProcessor, "pil": FaRLImageProcessorPil}
+
+
+class FaRLImageProcessorTest(ImageProcessingTestMixin, unittest.TestCase):
+    image_processor_tester_class = Tester
+
+    @unittest.skip("Downloads its picture; test_auto_classes.py compares the backends on one of ours")
+    def test_backends_equivalence(self):
+        pass
