@@ -207,8 +207,8 @@ REPORTED: dict[str, str] = {
     "mean F1 of 93.8 to 93.9 on LaPa, faces aligned by the true landmarks; their 93.88 is the best epoch on the "
     "test set.",
     "celebamask_hq": "The file is the end of a 300-epoch run, by its step number. The authors' logs of such runs end "
-    "at a mean F1 of 88.6 to 88.7 on CelebAMask-HQ, on whole, aligned images; their 89.56 is the best epoch on the test "
-    "set. Give images of that set without points: cropping them again costs accuracy.",
+    "at a mean F1 of 88.6 to 88.7 on CelebAMask-HQ, on whole, aligned images; their 89.56 is the best epoch on the "
+    "test set. Give images of that set without points: cropping them again costs accuracy.",
     "ibug300w": "Comment of the authors beside the file: inter-ocular NME 2.8835 % on 300W.",
     "wflw": "Comment of the authors beside the file: inter-ocular NME 3.8933 % on WFLW.",
     "aflw19": "Comment of the authors beside the file: NME 0.9329 % of the box's diagonal on AFLW-19.",
