@@ -35,7 +35,6 @@ import skimage.data
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
-from tqdm.auto import tqdm
 from transformers import (
     AutoModel,
     AutoProcessor,
@@ -54,11 +53,8 @@ from farl_hf.geometry_farl import photo_to_crop, warp_image
 from farl_hf.hub import write_model_card
 from farl_hf.labels import LAPA_LABELS
 from farl_hf.metrics import FaceParsingF1, LandmarkNME
-from farl_hf.pretraining.image_codebook import load_image_codebook
-from farl_hf.pretraining.image_views import ImageViews
-from farl_hf.pretraining.laion_face import ImageTextLoader, ImageTextStream
-from farl_hf.pretraining.masking import BlockMaskGenerator
-from farl_hf.tokenization import build_processor
+from farl_hf.pretraining.configuration import PretrainConfig
+from farl_hf.pretraining.loop import pretrain
 
 IMAGE_SIZE = 64
 FACES = SyntheticFaceConfig(image_size=96)
@@ -109,7 +105,9 @@ def main() -> None:
     stage.run("shards", lambda: make_shards(output / "shards", sizes["pretrain_faces"]))
     print("3. Pre-training of a tiny FaRL")
     tiny = output / "farl-tiny"
-    history = stage.run("farl-tiny", lambda: pretrain(output / "shards", tiny, sizes["pretrain_steps"]))
+    history = stage.run(
+        "farl-tiny", lambda: pretrain_tiny(output / "shards", tiny, sizes["pretrain_steps"]), goes_on=True
+    )
     print("4. Zero-shot attributes of held-out faces")
     zero_shot = stage.run("zero-shot", lambda: classify_attributes(tiny, sizes["test"]))
     print("5. Fine-tuning, from the pre-trained model and from scratch")
@@ -149,16 +147,19 @@ class Stages:
         self.folder, self.output = output / "results", output
         marker = self.folder / "sizes.json"
         if marker.exists() and json.loads(marker.read_text()) != sizes:
-            shutil.rmtree(self.folder)
+            for leftover in (self.folder, output / "farl-tiny"):
+                shutil.rmtree(leftover, ignore_errors=True)
         self.folder.mkdir(exist_ok=True)
         marker.write_text(json.dumps(sizes))
 
-    def run(self, name: str, make: Callable[[], object]) -> object:
+    def run(self, name: str, make: Callable[[], object], goes_on: bool = False) -> object:
+        """With `goes_on`, what a killed run left of the stage is kept for it."""
         path = self.folder / f"{name}.json"
         if path.exists():
             print(f"   {name}: done before")
             return json.loads(path.read_text())
-        shutil.rmtree(self.output / name, ignore_errors=True)
+        if not goes_on:
+            shutil.rmtree(self.output / name, ignore_errors=True)
         start = time.time()
         result = make()
         temporary = path.with_suffix(".part")
@@ -201,46 +202,20 @@ def make_shards(folder: Path, count: int) -> int:
     return len(write_webdataset(folder, count, samples_per_shard=200, config=FACES, seed=PRETRAIN_SEED))
 
 
-def pretrain(shards: Path, folder: Path, steps: int, batch_size: int = 32) -> list[dict[str, float]]:
-    torch.manual_seed(0)
-    config = farl_hf.FaRLConfig.from_preset("tiny", image_size=IMAGE_SIZE, mim_vocab_size=256)
-    model, processor = farl_hf.FaRLForPreTraining(config), build_processor(IMAGE_SIZE)
-    patch_size = config.vision_config.patch_size
-    codebook = load_image_codebook("random-projection", config.mim_vocab_size, IMAGE_SIZE, patch_size)
-    stream = ImageTextStream(
-        shards=[str(path) for path in sorted(shards.glob("*.tar"))],
-        tokenizer=processor.tokenizer,
-        views=ImageViews(image_size=IMAGE_SIZE),
-        batch_size=batch_size,
-        mask_generator=BlockMaskGenerator.for_grid(IMAGE_SIZE // patch_size),
+def pretrain_tiny(shards: Path, folder: Path, steps: int) -> list[dict[str, float]]:
+    """Killed and started again, it goes on from its newest checkpoint."""
+    config = PretrainConfig.from_recipe(
+        "demo",
+        train_shards=[str(shards / "*.tar")],
+        output_dir=str(folder),
+        image_size=IMAGE_SIZE,
+        batch_size=32,
+        max_steps=steps,
+        warmup_steps=max(1, steps // 20),
+        logging_steps=max(1, steps // 40),
+        device="cpu",
     )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05, fused=True)
-    warmup = max(1, steps // 20)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda i: min((i + 1) / warmup, 0.5 + 0.5 * np.cos(np.pi * i / steps))
-    )
-    mean, std = (
-        torch.tensor(x).view(3, 1, 1)
-        for x in (processor.image_processor.image_mean, processor.image_processor.image_std)
-    )
-    history = []
-    for _, batch in zip(tqdm(range(steps), desc="   pre-training", unit="step"), ImageTextLoader(stream), strict=False):
-        pixels = batch["pixels"].permute(0, 3, 1, 2) / 255
-        result = model(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            pixel_values=(pixels - mean) / std,
-            bool_masked_pos=batch["bool_masked_pos"],
-            mim_targets=codebook(pixels),
-        )
-        optimizer.zero_grad()
-        result.loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        history.append({"itc_loss": result.itc_loss.item(), "mim_loss": result.mim_loss.item()})
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    history = pretrain(config).history
     write_model_card(folder)
     return history
 
@@ -430,7 +405,7 @@ def draw_history(history: list[dict], path: Path) -> None:
     for axis, (name, title) in zip(
         axes, (("itc_loss", "image-text contrastive"), ("mim_loss", "masked image")), strict=True
     ):
-        axis.plot([row[name] for row in history], linewidth=0.8)
+        axis.plot([row["step"] for row in history], [row[name] for row in history])
         axis.set(title=f"{title} loss", xlabel="step")
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -515,11 +490,9 @@ def write_report(output: Path, results: dict, sizes: dict, history: list[dict]) 
     lora = results["lora"]
     zero_shot = [[name, row["positives"], f"{row['auc']:.3f}"] for name, row in results["zero_shot"].items()]
     mean_auc = np.nanmean([row["auc"] for row in results["zero_shot"].values()])
-    edge = max(1, len(history) // 10)
-    losses = [
-        [name, *(f"{np.mean([row[name] for row in part]):.3f}" for part in (history[:edge], history[-edge:]))]
-        for name in ("itc_loss", "mim_loss")
-    ]
+    ends = history[0], history[-1]
+    losses = [[name, *(f"{row[name]:.3f}" for row in ends)] for name in ("itc_loss", "mim_loss")]
+    accuracies = [[name, *(f"{row[name]:.3f}" for row in ends)] for name in ("itc_accuracy", "mim_accuracy")]
     html = f"""<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>FaRL demonstration</title>
 <style>{_STYLE}</style></head><body>
 <h1>The life of a tiny FaRL</h1>
@@ -527,8 +500,9 @@ def write_report(output: Path, results: dict, sizes: dict, history: list[dict]) 
 those, convert the official weights: <code>farl convert ep64 farl-base</code>, and fine-tune or use the released task
 models (<code>farl convert lapa farl-lapa</code>).</p>
 <h2>Pre-training</h2>
-<p>{sizes["pretrain_faces"]} generated faces with captions, {len(history)} steps of 32.</p>
-{table(["loss", "first tenth", "last tenth"], losses)}<img src="losses.png" alt="loss curves">
+<p>{sizes["pretrain_faces"]} generated faces with captions, {history[-1]["step"]} steps of 32, at
+{history[-1]["samples_per_second"]:.0f} samples per second.</p>
+{table(["", "first steps", "last steps"], losses + accuracies)}<img src="losses.png" alt="loss curves">
 <h2>Zero-shot attributes</h2>
 <p>{sizes["test"]} held-out faces. Area under the ROC curve of "the first caption fits better than the second"; chance
 is 0.5, the mean here {mean_auc:.3f}.</p>{table(["attribute", "positives", "AUC"], zero_shot)}
