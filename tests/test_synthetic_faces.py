@@ -63,13 +63,24 @@ def test_label_maps_equal_an_independent_rasterisation(samples, part):
     for sample in samples:
         face = sample.faces[0]
         if face.attributes["Eyeglasses"] or face.attributes["Bangs"]:
-            continue  # drawn over some parts
+            continue  # drawn over some parts of CelebAMask-HQ, or of both
         exact = polygon2mask((224, 224), face.outlines[part][:, ::-1])
         for labels, class_id in ((sample.lapa_labels, lapa_id), (sample.celebamask_hq_labels, celeb_id)):
             painted = labels == class_id
             if exact.sum() > 60:
                 overlaps.append((painted & exact).sum() / (painted | exact).sum())
     assert len(overlaps) > 20 and min(overlaps) > 0.95
+
+
+def test_lapa_sees_through_glasses():
+    eyes = {"lapa": [], "celebamask_hq": []}
+    for seed in range(60):
+        sample = render_face_sample(seed, PLAIN)
+        if sample.faces[0].attributes["Eyeglasses"] and not sample.faces[0].attributes["Bangs"]:
+            eyes["lapa"].append((sample.lapa_labels == 4).sum())
+            eyes["celebamask_hq"].append((sample.celebamask_hq_labels == 8).sum())
+            assert (sample.celebamask_hq_labels == 15).any()
+    assert len(eyes["lapa"]) > 3 and sum(eyes["celebamask_hq"]) < 0.05 * sum(eyes["lapa"]) and min(eyes["lapa"]) > 0
 
 
 def distance_to_outline(points: np.ndarray, outline: np.ndarray) -> np.ndarray:

@@ -8,8 +8,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from .synthetic_head import Head, Points, closed, hull, jaw_line, resample
 from .synthetic_person import CLOTHES, SKIN_TONES, Person
 
-# Parts on the painting canvas: name -> (LaPa id, CelebAMask-HQ id). What one set does not know is background there, or
-# what lies beneath (glasses, beard).
+# Parts on the painting canvas: name -> (LaPa id, CelebAMask-HQ id).
 PARTS: dict[str, tuple[int, int]] = {
     "background": (0, 0),
     "neck": (0, 1),
@@ -32,6 +31,8 @@ PARTS: dict[str, tuple[int, int]] = {
     "necklace": (0, 18),
     "occluder": (0, 0),
 }
+# LaPa has no classes for these and sees what lies beneath them.
+_ABSENT_IN_LAPA = {"glasses", "earring", "necklace"}
 _PART_IDS = {name: i for i, name in enumerate(PARTS)}
 _LAPA_IDS, _CELEBAMASK_HQ_IDS = (np.array(ids, dtype=np.uint8) for ids in zip(*PARTS.values(), strict=True))
 
@@ -43,6 +44,7 @@ class Canvas:
         self.size = size
         self.image = background
         self.parts = np.full((size, size), _PART_IDS["background"], dtype=np.uint8)
+        self.parts_of_lapa = self.parts.copy()
 
     @staticmethod
     def _on_picture(polygon: Points) -> list[tuple[float, float]]:
@@ -67,7 +69,8 @@ class Canvas:
         else:
             self.image.paste(tuple(round(c) for c in colour), (x, y, x + mask.width, y + mask.height), mask)
         if part is not None:
-            fill_polygon(self.parts, polygon, _PART_IDS[part])
+            inside = rasterise(polygon, self.size)
+            self._mark(inside, part)
 
     def line(self, points: Points, colour: tuple, width: float, part: str | None = None) -> None:
         """A line of `width` pixels of the final picture."""
@@ -78,33 +81,33 @@ class Canvas:
             scaled = [tuple(point) for point in points * 4 + 2]
             ImageDraw.Draw(finer).line(scaled, fill=1, width=max(1, round(4 * width)), joint="curve")
             # The third of four samples lies on the pixel's centre.
-            self.parts[np.asarray(finer)[2::4, 2::4] > 0] = _PART_IDS[part]
+            self._mark(np.asarray(finer)[2::4, 2::4] > 0, part)
+
+    def _mark(self, inside: np.ndarray, part: str) -> None:
+        self.parts[inside] = _PART_IDS[part]
+        if part not in _ABSENT_IN_LAPA:
+            self.parts_of_lapa[inside] = _PART_IDS[part]
 
     def picture(self) -> Image.Image:
         return self.image.resize((self.size, self.size), Image.Resampling.BOX)
 
     def labels(self) -> tuple[np.ndarray, np.ndarray]:
-        return _LAPA_IDS[self.parts], _CELEBAMASK_HQ_IDS[self.parts]
+        return _LAPA_IDS[self.parts_of_lapa], _CELEBAMASK_HQ_IDS[self.parts]
 
 
-def fill_polygon(labels: np.ndarray, polygon: Points, value: int) -> None:
+def rasterise(polygon: Points, size: int) -> np.ndarray:
     """
-    Sets the pixels of `labels` (height, width) whose centres lie inside of a polygon (points, 2), by the even-odd rule.
-    Pillow would also set every pixel that the outline touches, which is much on an eye of ten pixels.
+    (size, size) bool: the pixels whose centres lie inside of a polygon (points, 2), by the even-odd rule. Pillow would
+    also take every pixel that the outline touches, which is much on an eye of ten pixels.
     """
-    height, width = labels.shape
     start, end = polygon, np.roll(polygon, -1, axis=0)
-    top, bottom = max(0, math.ceil(polygon[:, 1].min())), min(height - 1, math.floor(polygon[:, 1].max()))
-    if top > bottom:
-        return
-    rows = np.arange(top, bottom + 1)[:, None]
+    rows = np.arange(size)[:, None]
     row, edge = np.nonzero((start[:, 1] <= rows) != (end[:, 1] <= rows))
-    along = (row + top - start[edge, 1]) / (end[edge, 1] - start[edge, 1])
+    along = (row - start[edge, 1]) / (end[edge, 1] - start[edge, 1])
     crossing = start[edge, 0] + along * (end[edge, 0] - start[edge, 0])
-    changes = np.zeros((len(rows), width + 1), dtype=np.int32)
-    np.add.at(changes, (row, np.clip(np.ceil(crossing), 0, width).astype(int)), 1)
-    inside = changes.cumsum(axis=1)[:, :width] % 2 == 1
-    labels[top : bottom + 1][inside] = value
+    changes = np.zeros((size, size + 1), dtype=np.int32)
+    np.add.at(changes, (row, np.clip(np.ceil(crossing), 0, size).astype(int)), 1)
+    return changes.cumsum(axis=1)[:, :size] % 2 == 1
 
 
 def _noise(rng: np.random.Generator, size: int, cells: tuple[int, int]) -> np.ndarray:
