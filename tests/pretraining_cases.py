@@ -129,12 +129,12 @@ def write_faulty_shards(folder: Path, num_shards: int, samples_per_shard: int, n
     cut = folder / "90000.tar"
     numbers = range(total, total + samples_per_shard)
     write_tar(cut, {f"{number:08d}": sample_members(number) for number in numbers})
-    # Half of the file is left: the samples whose three members end before the cut.
+    # Half of the file is left. Good are the samples whose image and caption, with tar's padding, lie before the cut.
     content = cut.read_bytes()[: cut.stat().st_size // 2]
     with tarfile.open(cut) as tar:
-        ends = {member.name: member.offset_data + member.size for member in tar.getmembers()}
+        ends = {member.name: member.offset_data + member.size + -member.size % 512 for member in tar.getmembers()}
     cut.write_bytes(content)
-    good |= {number for number in numbers if ends[f"{number:08d}.json"] <= len(content)}
+    good |= {number for number in numbers if ends[f"{number:08d}.txt"] <= len(content)}
 
     faults = Counter(kinds.values()) + Counter(truncated_shard=1, missing_shard=1)
     return [*paths, str(cut), str(folder / "99999.tar")], good, dict(faults)

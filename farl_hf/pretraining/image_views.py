@@ -79,7 +79,7 @@ class ImageViews:
         Raises:
             SampleFault: If the image cannot be used.
         """
-        image, orientation = _open_image(data)
+        image, orientation = open_image(data)
         width, height = image.size
         if orientation >= 5:
             width, height = height, width
@@ -135,8 +135,8 @@ class ImageViews:
         return left, top, left + side, top + side
 
 
-def _open_image(data: bytes) -> tuple[Image.Image, int]:
-    """The image, undecoded, and its EXIF orientation (1 to 8)."""
+def open_image(data: bytes) -> tuple[Image.Image, int]:
+    """The image, undecoded, and its EXIF orientation (1 to 8; from 5 on width and height change places)."""
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:

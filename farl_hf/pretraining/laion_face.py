@@ -204,8 +204,8 @@ class ImageTextStream:
         return block
 
     def _decode(self, raw: RawSample, rng: random.Random, codes: StoredCodes | None) -> dict[str, Any]:
-        metadata = _parse_metadata(raw.metadata)
-        caption = self._choose_caption(raw, metadata, rng)
+        metadata = parse_metadata(raw.metadata)
+        caption = rng.choice(usable_captions(raw, metadata, self.fix_captions))
         if not raw.image:
             raise SampleFault("missing_image")
         sample = {"caption": caption}
@@ -220,17 +220,6 @@ class ImageTextStream:
             sample["bool_masked_pos"] = self.mask_generator(rng)
         return sample
 
-    def _choose_caption(self, raw: RawSample, metadata: dict[str, Any], rng: random.Random) -> str:
-        stored = metadata.get("captions")
-        stored = stored if stored and isinstance(stored, list) else raw.captions
-        captions = [caption for caption in stored if isinstance(caption, str)]
-        if not captions:
-            raise SampleFault("missing_caption")
-        captions = [cleaned for cleaned in (clean_caption(text, self.fix_captions) for text in captions) if cleaned]
-        if not captions:
-            raise SampleFault("empty_caption")
-        return rng.choice(captions)
-
     def _collate(self, samples: list[dict[str, Any]]) -> Batch:
         captions = [sample.pop("caption") for sample in samples]
         padding = "max_length" if self.pad_captions else "longest"
@@ -240,7 +229,26 @@ class ImageTextStream:
         return batch
 
 
-def _parse_metadata(metadata: bytes | dict[str, Any] | None) -> dict[str, Any]:
+def usable_captions(raw: RawSample, metadata: dict[str, Any], fix_text: bool = False) -> list[str]:
+    """
+    The cleaned captions of a sample: those under `captions` in its metadata, or else the stored text.
+
+    Raises:
+        SampleFault: If there is none, or none with text.
+    """
+    stored = metadata.get("captions")
+    stored = stored if stored and isinstance(stored, list) else raw.captions
+    captions = [caption for caption in stored if isinstance(caption, str)]
+    if not captions:
+        raise SampleFault("missing_caption")
+    captions = [cleaned for cleaned in (clean_caption(text, fix_text) for text in captions) if cleaned]
+    if not captions:
+        raise SampleFault("empty_caption")
+    return captions
+
+
+def parse_metadata(metadata: bytes | dict[str, Any] | None) -> dict[str, Any]:
+    """A sample's metadata as a dict. Raises [`SampleFault`] if it is no JSON object."""
     if isinstance(metadata, (bytes, str)):
         try:
             metadata = json.loads(metadata)
@@ -250,7 +258,7 @@ def _parse_metadata(metadata: bytes | dict[str, Any] | None) -> dict[str, Any]:
         raise SampleFault("bad_metadata")
     metadata = metadata or {}
     if isinstance(metadata.get("faces"), str):  # img2dataset keeps a column as it stands in the parquet file
-        return {**metadata, "faces": _parse_metadata(f'{{"faces": {metadata["faces"]}}}')["faces"]}
+        return {**metadata, "faces": parse_metadata(f'{{"faces": {metadata["faces"]}}}')["faces"]}
     return metadata
 
 
@@ -345,8 +353,8 @@ class ImageTextLoader:
 
     @property
     def epoch(self) -> int:
-        """Epoch of the slowest worker, from 0."""
-        return min(state["epoch"] for state in self._states)
+        """Epoch of the fastest worker, from 0."""
+        return max(state["epoch"] for state in self._states)
 
     @property
     def good(self) -> int:
