@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import nn
 from transformers import BatchFeature, CLIPImageProcessor, CLIPImageProcessorPil
+from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, load_image
 
@@ -321,7 +322,8 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
         face_transforms: Sequence[FaceTransform] | None = None,
         target_sizes: Sequence[tuple[int, int]] | None = None,
         output: str = "labels",
-    ) -> list[torch.Tensor] | list[FaceSegmentation]:
+        return_segmentation_scores: bool = False,
+    ) -> list[torch.Tensor] | list[FaceSegmentation] | list[SemanticSegmentationPostProcessorOutput]:
         """
         Class ids in the photos. Logits are interpolated at every pixel and then compared, as in the original.
 
@@ -330,6 +332,8 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
             face_transforms: What the call returned beside the `pixel_values`. `None` takes the logits as whole images.
             target_sizes: (height, width) per image, for whole images that are wanted at another size.
             output: `"labels"`, `"faces"` or `"probabilities"`.
+            return_segmentation_scores: Of whole images, return Transformers' output with `segmentation` and
+                `segmentation_scores`, the interpolated logits (classes, height, width).
 
         Returns:
             With `"labels"` one (height, width) int64 map per photo; where faces overlap, the earlier one is on top, and
@@ -351,6 +355,8 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
         self._check_count(len(logits), face_transforms)
         if output not in ("labels", "faces", "probabilities"):
             raise ValueError(f"output is {output!r}: choose 'labels', 'faces' or 'probabilities'.")
+        if return_segmentation_scores and not all(t.whole for t in face_transforms):
+            raise ValueError("Scores of faces that were cut out of a photo come with output='probabilities'.")
         if output != "labels":
             pairs = zip(logits, face_transforms, strict=True)
             return [_segment_face(face_logits, t, probabilities=output == "probabilities") for face_logits, t in pairs]
@@ -363,7 +369,13 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
             x1, y1, x2, y2 = face.box
             part = maps[transform.image_index][y1:y2, x1:x2]
             part.copy_(torch.where(face.labels > 0, face.labels.long(), part))
-        return maps
+        if not return_segmentation_scores:
+            return maps
+        scores = [_resize_to(x[None], t.image_size)[0] for x, t in zip(logits, face_transforms, strict=True)]
+        return [
+            SemanticSegmentationPostProcessorOutput(data={"segmentation": labels, "segmentation_scores": score})
+            for labels, score in zip(maps, scores, strict=True)
+        ]
 
     def _check_count(self, count: int, face_transforms: Sequence[FaceTransform]) -> None:
         if count != len(face_transforms):
@@ -380,10 +392,14 @@ def _whole_transform(index: int, size: tuple[int, int]) -> FaceTransform:
 
 
 def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
-    if tuple(images.shape[-2:]) == (size, size):
+    return _resize_to(images, (size, size))
+
+
+def _resize_to(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    if tuple(images.shape[-2:]) == tuple(size):
         return images
     # No antialias: what OpenCV's bilinear resize and the original network do.
-    return nn.functional.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+    return nn.functional.interpolate(images, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def to_rgb_tensor(image: ImageLike, index: int = 0) -> torch.Tensor:

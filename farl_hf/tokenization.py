@@ -20,7 +20,8 @@ def build_clip_tokenizer() -> CLIPTokenizer:
     49406, end and padding token 49407.
 
     Captions are taken as they are. OpenAI's own code first repairs mojibake (`ftfy`) and unescapes HTML entities; do
-    that once, when you make a data set.
+    that once, when you make a data set. As in Transformers' tokenizer a capital sigma becomes a middle one at a word's
+    end too, where Python's lower case has the final form.
     """
     merges = _merges()
     # Printable Latin-1 characters stand for themselves, the other 68 bytes for the characters from 256 on.

@@ -2,9 +2,15 @@
 
 import unittest
 
-from transformers_tests.test_image_processing_common import ImageProcessingTester, ImageProcessingTestMixin
+import torch
+from transformers.modeling_outputs import SemanticSegmenterOutput
+from transformers_tests.test_image_processing_common import (
+    ImageProcessingTester,
+    ImageProcessingTestMixin,
+    PostProcessSemanticSegmentationTestMixin,
+)
 
-from farl_hf import FaRLImageProcessor, FaRLImageProcessorPil
+from farl_hf import FaRLFaceImageProcessor, FaRLImageProcessor, FaRLImageProcessorPil
 
 
 class Tester(ImageProcessingTester):
@@ -23,3 +29,17 @@ class FaRLImageProcessorTest(ImageProcessingTestMixin, unittest.TestCase):
     @unittest.skip("Downloads its picture; test_auto_classes.py compares the backends on one of ours")
     def test_backends_equivalence(self):
         pass
+
+
+class FaceTester:
+    batch_size = 2
+
+    def prepare_post_process_semantic_segmentation_inputs(self):
+        outputs = SemanticSegmenterOutput(logits=torch.randn(2, 5, 8, 8))
+        return {"outputs": outputs}, {"num_labels": 5, "height": 8, "width": 8}
+
+
+class FaRLFaceImageProcessorTest(PostProcessSemanticSegmentationTestMixin, unittest.TestCase):
+    image_processing_classes = {"torch": FaRLFaceImageProcessor}
+    image_processor_dict = {}
+    image_processor_tester = FaceTester()

@@ -47,7 +47,7 @@ class TextModelTester:
         # One run of tokens and then padding, as the tokenizer makes it.
         for row, length in enumerate(torch.randint(1, self.seq_length, (self.batch_size,)).tolist()):
             attention_mask[row, :length], attention_mask[row, length:] = 1, 0
-        input_ids[:, 0] = 98
+            input_ids[row, length - 1] = 98
         return self.get_config(), {"input_ids": input_ids, "attention_mask": attention_mask}
 
 

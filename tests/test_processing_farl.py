@@ -41,6 +41,14 @@ def test_token_ids_equal_open_clip(tokenizer):
         assert tokenizer(caption, truncation=True).input_ids == expected, caption
 
 
+def test_vocabulary_equals_open_clip(tokenizer):
+    vocabulary = {id: token for token, id in tokenizer.get_vocab().items()}
+    reference = open_clip.get_tokenizer("ViT-B-16").encoder
+    assert len(vocabulary) == len(reference) == 49408
+    # The two special tokens are spelt differently.
+    assert all(vocabulary[id] == token for token, id in reference.items() if id < 49406)
+
+
 def test_tokenizer_survives_saving(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     again = CLIPTokenizer.from_pretrained(tmp_path)
