@@ -31,7 +31,7 @@ def make_batch() -> dict[str, torch.Tensor]:
     return {
         "pixels": torch.randint(0, 256, (BATCH, 32, 32, 3), generator=generator).byte(),
         "input_ids": input_ids,
-        "attention_mask": torch.ones_like(input_ids),
+        "attention_mask": (torch.arange(9) < 8).long().expand(BATCH, 9),
         "bool_masked_pos": masks,
     }
 
@@ -127,7 +127,7 @@ def test_loss_of_one_process_is_that_of_the_model(one_batch):
     torch.manual_seed(0)
     model = FaRLForPreTraining(tiny_config())
     inputs = model_inputs(make_batch(), RandomProjectionCodebook(64, 32, 8))
-    output = model(**inputs)
+    output = model(**inputs, attention_mask=make_batch()["attention_mask"])
     assert abs(output.itc_loss.item() - one_batch["losses"][0]["itc_loss"]) < 1e-5
     assert abs(output.mim_loss.item() - one_batch["losses"][0]["mim_loss"]) < 1e-5
 

@@ -59,8 +59,8 @@ class PretrainingObjective(nn.Module):
     ) -> dict[str, torch.Tensor]:
         """
         Args:
-            inputs: `pixel_values`, `input_ids`, `attention_mask`, `bool_masked_pos` and `mim_targets` as the model
-                takes them.
+            inputs: `pixel_values`, `input_ids`, `bool_masked_pos` and `mim_targets` as the model takes them; captions
+                padded on the right.
             mim_divisor (scalar): Masked patches in the global batch per process; the masked loss is a sum over it.
             gradients: Of the contrastive loss with respect to these rows' features. Without them the loss is that of
                 these rows alone.
@@ -72,9 +72,10 @@ class PretrainingObjective(nn.Module):
             they were computed here.
         """
         use_mim = self.mim_weight > 0 and not features_only
-        captions = {name: inputs[name] for name in ("input_ids", "attention_mask")} if self.itc_weight > 0 else {}
         output = self.model(
-            **captions,
+            # Without a mask for the padding: it lies behind the end token, which a causal model reads alone, and plain
+            # causal attention has the faster kernels.
+            input_ids=inputs["input_ids"] if self.itc_weight > 0 else None,
             pixel_values=inputs["pixel_values"],
             bool_masked_pos=inputs["bool_masked_pos"] if use_mim else None,
             return_loss=False,
@@ -183,9 +184,7 @@ def split_batch(batch: Batch, chunk_size: int | None) -> list[Batch]:
 
 def model_inputs(batch: Batch, codebook: ImageCodebook | None) -> dict[str, torch.Tensor]:
     """A reader's batch as the objective takes it; without a codebook the targets stay as they are in the batch."""
-    inputs = {
-        name: batch[name] for name in ("input_ids", "attention_mask", "bool_masked_pos", "mim_targets") if name in batch
-    }
+    inputs = {name: batch[name] for name in ("input_ids", "bool_masked_pos", "mim_targets") if name in batch}
     pixels = scaled_pixels(batch["pixels"])
     inputs["pixel_values"] = clip_normalised(pixels)
     if codebook is not None and "bool_masked_pos" in batch and "mim_targets" not in batch:
