@@ -1,0 +1,75 @@
+"""
+What a mirror image does to landmark indices and class ids.
+
+The original trains and tests without flips; these tables serve the optional flip augmentation.
+"""
+
+from collections.abc import Iterable
+
+# Each chain runs across the face from the image's left to its right, so that its mirror image is the reversed chain.
+# Layouts: 68 is iBUG's, 98 WFLW's, 106 LaPa's (JD-landmark), 19 AFLW's.
+_EYES_AND_MOUTH_68 = [
+    [36, 37, 38, 39, 42, 43, 44, 45],
+    [41, 40, 47, 46],
+    range(48, 55),
+    range(59, 54, -1),
+    range(60, 65),
+    range(67, 64, -1),
+]
+_CHAINS: dict[int, list[Iterable[int]]] = {
+    68: [range(17), range(17, 27), range(31, 36), *_EYES_AND_MOUTH_68],
+    98: [
+        range(33),
+        [*range(33, 38), *range(42, 47)],
+        [41, 40, 39, 38, 50, 49, 48, 47],
+        range(55, 60),
+        [60, 61, 62, 63, 64, 68, 69, 70, 71, 72],
+        [67, 66, 65, 75, 74, 73],
+        range(76, 83),
+        range(87, 82, -1),
+        range(88, 93),
+        range(95, 92, -1),
+        [96, 97],
+    ],
+    106: [
+        range(33),
+        [*range(33, 38), *range(42, 47)],
+        [41, 40, 39, 38, 50, 49, 48, 47],
+        range(55, 66),
+        [66, 67, 68, 69, 70, 75, 76, 77, 78, 79],
+        [73, 72, 71, 82, 81, 80],
+        [74, 83],
+        range(84, 91),
+        range(95, 90, -1),
+        range(96, 101),
+        range(103, 100, -1),
+        [104, 105],
+    ],
+    19: [range(6), range(6, 12), range(12, 15), range(15, 18)],
+}
+# Class ids of a left and a right part, see `labels.py`.
+_LABEL_PAIRS = {"lapa": (11, [(2, 3), (4, 5)]), "celebamask_hq": (19, [(4, 5), (6, 7), (8, 9)])}
+
+
+def flip_permutation(layout: int | str) -> list[int]:
+    """
+    Which index of the original takes each place in the mirror image: `landmarks[permutation]` after mirroring x, or
+    `permutation[labels]` of a mirrored label map. Every table is its own inverse.
+
+    Args:
+        layout: 68, 98, 106 or 19 landmarks, or the class ids of `"lapa"` or `"celebamask_hq"`.
+
+    Raises:
+        ValueError: If there is no table for the layout.
+    """
+    if layout in _CHAINS:
+        count, chains = layout, _CHAINS[layout]
+    elif layout in _LABEL_PAIRS:
+        count, chains = _LABEL_PAIRS[layout]
+    else:
+        raise ValueError(f"No flip table for {layout!r}: choose one of {[*_CHAINS, *_LABEL_PAIRS]}.")
+    permutation = list(range(count))
+    for chain in map(list, chains):
+        for index, mirrored in zip(chain, reversed(chain), strict=True):
+            permutation[index] = mirrored
+    return permutation

@@ -1,0 +1,32 @@
+import numpy as np
+import pytest
+
+from farl_hf.datasets.synthetic_faces import SyntheticFaceConfig, SyntheticFaces
+from farl_hf.flips import flip_permutation
+from farl_hf.labels import CELEBAMASK_HQ_LABELS, LAPA_LABELS
+
+
+@pytest.mark.parametrize("points", [68, 98, 106, 19])
+def test_mirrored_faces_match_the_table(points):
+    """The mean of upright generated faces is symmetric: mirrored, each point falls on its partner."""
+    faces = SyntheticFaces(12, SyntheticFaceConfig(max_yaw=0, max_roll=0, nuisance=0))
+    layouts = [sample.faces[0].landmarks[points].astype(np.float64) for sample in faces]
+    mean = np.mean([(layout - layout.mean(axis=0)) / layout.std(axis=0) for layout in layouts], axis=0)
+    mirrored = mean * [-1, 1]
+    distances = np.linalg.norm(mirrored[:, None] - mean[None], axis=2)
+    permutation = flip_permutation(points)
+    # The generator's lower brow rows start at the inner end on one side and at the outer end on the other.
+    drawn_alike = [i for i in range(points) if points < 98 or i not in (*range(38, 42), *range(47, 51))]
+    assert [permutation[i] for i in drawn_alike] == [int(distances[i].argmin()) for i in drawn_alike]
+    assert [permutation[i] for i in permutation] == list(range(points))
+
+
+@pytest.mark.parametrize("name, labels", [("lapa", LAPA_LABELS), ("celebamask_hq", CELEBAMASK_HQ_LABELS)])
+def test_class_ids_swap_left_and_right(name, labels):
+    def swap(label: str) -> str:
+        side, _, part = label.partition(" ")
+        return {"left": f"right {part}", "right": f"left {part}"}.get(side, label)
+
+    assert [labels[i] for i in flip_permutation(name)] == [swap(label) for label in labels]
+    with pytest.raises(ValueError, match="No flip table for 5"):
+        flip_permutation(5)
