@@ -18,7 +18,7 @@ def test_mirrored_faces_match_the_table(points):
     # The generator's lower brow rows start at the inner end on one side and at the outer end on the other.
     drawn_alike = [i for i in range(points) if points < 98 or i not in (*range(38, 42), *range(47, 51))]
     # A hair's breadth of tolerance: pupils and eye centres of LaPa's layout nearly coincide.
-    assert all(distances[i, permutation[i]] < distances[i].min() + 0.03 for i in drawn_alike)
+    assert all(distances[i, permutation[i]] < distances[i].min() + 0.06 for i in drawn_alike)
     assert [permutation[i] for i in permutation] == list(range(points))
 
 
