@@ -10,6 +10,8 @@ _DISTANCES: dict[str, dict[str, tuple[list[int], list[int]]]] = {
     },
     "wflw": {"inter_ocular": ([60], [72]), "inter_pupil": ([96], [97])},
     "aflw19": {"inter_ocular": ([6], [11]), "inter_pupil": ([7], [10]), "diag": ([], []), "box": ([], [])},
+    # Own data: only the box is known of them.
+    "own": {"diag": ([], []), "box": ([], [])},
 }
 # The threshold and the normaliser of AUC and failure rate that the original reports.
 _CURVES = {"wflw": ("inter_ocular", 0.1, "10"), "aflw19": ("box", 0.07, "7")}
@@ -20,8 +22,8 @@ def nme_normaliser(dataset: str, name: str, references: np.ndarray, boxes: np.nd
     The length that errors are divided by.
 
     Args:
-        dataset: `ibug300w`, `wflw` or `aflw19`.
-        name: `inter_ocular`, `inter_pupil`, or on AFLW-19 `diag` and `box` of the annotated box.
+        dataset: `ibug300w`, `wflw`, `aflw19`, or `own` for any other landmarks.
+        name: `inter_ocular`, `inter_pupil`, or on AFLW-19 and own data `diag` and `box` of the annotated box.
         references: (images, points, 2) true landmarks in pixels.
         boxes: (images, 4) x1, y1, x2, y2, for `diag` and `box`.
 
@@ -93,7 +95,7 @@ class LandmarkNME:
     Landmark errors over a data set; only one number per image and normaliser is kept.
 
     Args:
-        dataset: `ibug300w`, `wflw` or `aflw19`.
+        dataset: `ibug300w`, `wflw`, `aflw19`, or `own` for any other landmarks.
         exact_auc: See [`auc_and_failure_rate`].
     """
 
@@ -109,7 +111,7 @@ class LandmarkNME:
 
         Args:
             predictions, references: (images, points, 2) landmarks in pixels of the original image.
-            boxes: (images, 4) x1, y1, x2, y2; AFLW-19 only.
+            boxes: (images, 4) x1, y1, x2, y2; AFLW-19 and own data only.
 
         Raises:
             ValueError: If shapes differ, a coordinate is not finite, or a normaliser is zero.

@@ -1,0 +1,165 @@
+"""
+Training augmentation of the original (`face_parsing/augmenters`, `face_alignment/augmenters`, defaults of
+`py-blueprint`), on one face at a time.
+
+Every random number comes from a generator seeded by (seed, epoch, sample), so a picture does not depend on workers or
+processes. The original's own streams repeat every epoch, which is not worth reproducing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..geometry_farl import random_similarity_matrix
+
+# OpenCV's RGB2GRAY.
+_GREY_WEIGHTS = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """
+    What is done to a training face, in this order. Lengths are shares of the crop's side.
+
+    Args:
+        shift: Each axis moves by up to this share, uniformly.
+        rotation: Standard deviation in radians if `gaussian`, else the largest angle.
+        scale: Standard deviation about 1 if `gaussian`, else the largest difference from 1, before division by
+            `scale_mean`.
+        scale_mean: Middle of the scale that the crop matrix already holds: a uniform jitter of `scale` is added to it.
+        gaussian: Whether rotation and scale are normally or uniformly distributed.
+        occlusion: Whether a black box is painted, always.
+        noise: Probability that uniform noise is mixed in, with weight up to 0.5.
+        grey: Probability of a grey image.
+        gamma: Whether brightness is taken to the power 0.5, 1 or 2, each as likely.
+        blur: Largest box filter as a share of the side.
+        flip: Probability of a mirror image. An extension, off in the original; needs a flip table of the landmarks or
+            classes.
+        colour_jitter: Largest relative change of brightness, contrast and saturation. An extension, off in the
+            original.
+    """
+
+    shift: float = 0.0
+    rotation: float = 0.0
+    scale: float = 0.0
+    scale_mean: float = 1.0
+    gaussian: bool = False
+    occlusion: bool = False
+    noise: float = 0.0
+    grey: float = 0.1
+    gamma: bool = True
+    blur: float = 0.01
+    flip: float = 0.0
+    colour_jitter: float = 0.0
+
+
+# 0.314 rad is 18 degrees, 0.174 rad 10 degrees.
+PARSING_AUGMENTATION = AugmentationConfig(shift=0.01, rotation=0.314, scale=0.1, gaussian=True)
+ALIGNMENT_AUGMENTATION = AugmentationConfig(
+    shift=0.05, rotation=0.174, scale=0.1, scale_mean=0.8, occlusion=True, noise=0.5
+)
+# The original's training on attributes is not released: mild changes.
+ATTRIBUTE_AUGMENTATION = AugmentationConfig(shift=0.02, rotation=0.087, scale=0.05)
+NO_AUGMENTATION = AugmentationConfig(grey=0.0, gamma=False, blur=0.0)
+
+
+def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The random numbers of one sample in one epoch."""
+    return np.random.default_rng([seed, epoch, index])
+
+
+def sample_similarity(config: AugmentationConfig, size: int, rng: np.random.Generator) -> torch.Tensor:
+    """
+    The geometric jitter as a (3, 3) float64 matrix on pixel indices of a crop of `size`, to be multiplied to the left
+    of the crop's matrix.
+    """
+    shift = rng.uniform(-config.shift, config.shift, 2) * size
+    if config.gaussian:
+        angle, scale = rng.normal(0, config.rotation), rng.normal(1, config.scale)
+    else:
+        angle = rng.uniform(-config.rotation, config.rotation)
+        # The original draws the scale of the whole crop from mean +- scale; the mean is in the crop matrix already.
+        scale = 1 + rng.uniform(-config.scale, config.scale) / config.scale_mean
+    angle, scale, shift = (torch.as_tensor(value, dtype=torch.float64) for value in (angle, scale, shift))
+    return random_similarity_matrix(angle, scale, shift, size)
+
+
+def augment_colours(image: torch.Tensor, config: AugmentationConfig, rng: np.random.Generator) -> torch.Tensor:
+    """
+    Everything after the warp but the flip.
+
+    Args:
+        image: (3, size, size) float32 RGB in [0, 1].
+        config: What is done.
+        rng: See [`sample_generator`].
+
+    Returns:
+        A new image of the same shape and range.
+    """
+    image = image.clone()
+    if config.occlusion:
+        paint_occluder(image, rng)
+    if rng.random() < config.noise:
+        weight = rng.uniform(0, 0.5)
+        noise = torch.from_numpy(rng.random(image.shape, dtype=np.float32))
+        image = (1 - weight) * image + weight * noise
+    if config.colour_jitter:
+        image = jitter_colours(image, rng.uniform(-config.colour_jitter, config.colour_jitter, 3))
+    if rng.random() < config.grey:
+        image = to_grey(image)
+    if config.gamma:
+        image = image.clamp(0, 1) ** float(rng.choice((0.5, 1.0, 2.0)))
+    if config.blur:
+        image = box_blur(image, int(image.shape[-1] * rng.uniform(0, config.blur)))
+    return image
+
+
+def paint_occluder(image: torch.Tensor, rng: np.random.Generator) -> None:
+    """Blackens a random box of (3, height, width) in place: 0.1 to 0.4 of the side high, 0 to 0.5 wide."""
+    height, width = image.shape[-2:]
+    relative_height = rng.uniform(0.2, 0.8)
+    relative_width = relative_height + rng.uniform(-0.2, 0.2)
+    x, y = int(rng.integers(0, width)), int(rng.integers(0, height))
+    half_height = int(height / 2 * relative_height) // 2
+    half_width = int(width / 2 * relative_width) // 2
+    image[:, max(0, y - half_height) : y + half_height, max(0, x - half_width) : x + half_width] = 0
+
+
+def to_grey(image: torch.Tensor) -> torch.Tensor:
+    """(3, height, width) with three equal channels."""
+    weights = image.new_tensor(_GREY_WEIGHTS).view(3, 1, 1)
+    return (image * weights).sum(dim=0, keepdim=True).expand(3, -1, -1)
+
+
+def box_blur(image: torch.Tensor, size: int) -> torch.Tensor:
+    """Mean over `size` x `size` pixels as `cv2.blur`: mirrored border, even sizes reach further up and left."""
+    if size <= 1:
+        return image
+    before, after = size // 2, size - 1 - size // 2
+    padded = torch.nn.functional.pad(image[None], (before, after, before, after), mode="reflect")
+    return torch.nn.functional.avg_pool2d(padded, size, stride=1)[0]
+
+
+def jitter_colours(image: torch.Tensor, changes: Sequence[float]) -> torch.Tensor:
+    """Brightness, contrast and saturation of (3, height, width) changed by relative amounts, within [0, 1]."""
+    brightness, contrast, saturation = (1 + float(change) for change in changes)
+    image = image * brightness
+    mean = image.mean()
+    image = (image - mean) * contrast + mean
+    grey = to_grey(image)
+    return ((image - grey) * saturation + grey).clamp(0, 1)
+
+
+def flip_landmarks(landmarks: torch.Tensor, permutation: list[int]) -> torch.Tensor:
+    """(points, 2) in [0, 1] of the mirror image, see [`farl_hf.flips.flip_permutation`]."""
+    return torch.stack([1 - landmarks[:, 0], landmarks[:, 1]], dim=-1)[permutation]
+
+
+def flip_label_map(labels: torch.Tensor, permutation: list[int], ignore_index: int = 255) -> torch.Tensor:
+    """(height, width) class ids of the mirror image; `ignore_index` stays."""
+    table = torch.arange(256)
+    table[: len(permutation)] = torch.tensor(permutation)
+    table[ignore_index] = ignore_index
+    return table[labels.flip(-1).long()]

@@ -1,0 +1,180 @@
+"""Scores of a model on a data set, in the images' own pixels, with memory independent of the set's size."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import datasets
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from ..image_processing_farl import FaRLFaceImageProcessor
+from .benchmarks import BENCHMARKS, Benchmark
+from .faces import EvaluationFaces, FaceRows
+from .lora import load_task_model
+
+# Name of the scores over all rows.
+ALL = "all"
+
+
+@torch.no_grad()
+def score_model(
+    model: nn.Module,
+    faces: FaceRows,
+    batch_size: int = 8,
+    num_workers: int = 0,
+    skip_bad: bool = False,
+    progress: bool = True,
+    autocast: Callable[[], Any] | None = None,
+) -> dict[str, Any]:
+    """
+    Predicts every row and scores the predictions. In a distributed run each process takes its share of the rows, and
+    all get the whole result. The model is left in evaluation mode.
+
+    Args:
+        model: Task model; its device is used.
+        faces: The rows.
+        batch_size: Faces per forward pass.
+        num_workers: Processes that read images.
+        skip_bad: Leave out rows that cannot be read, and count them.
+        progress: Show a progress bar.
+        autocast: Makes the context of the forward passes, for mixed precision.
+
+    Returns:
+        `metrics`: scores (fractions) by subset, those over everything under `all`; `num_samples`, `num_skipped` and
+        the first `error`; `images_per_second` of one process, reading included; `image_scores`: (headline, row) of
+        every image.
+
+    Raises:
+        ValueError: If a row cannot be read, or none can.
+    """
+    state = PartialState()
+    task, processor = faces.task, faces.processor
+    share = range(state.process_index, len(faces), state.num_processes)
+    loader = DataLoader(
+        torch.utils.data.Subset(EvaluationFaces(faces, skip_bad), share),
+        batch_size,
+        num_workers=num_workers,
+        collate_fn=list,
+    )
+    device = next(model.parameters()).device
+    metrics, image_scores, errors = {ALL: task.new_metric()}, [], []
+    model.eval()
+    start = time.perf_counter()
+    for rows in tqdm(loader, desc="Evaluation", disable=not (progress and state.is_main_process)):
+        errors += [str(row) for row in rows if isinstance(row, ValueError)]
+        rows = [row for row in rows if not isinstance(row, ValueError)]
+        if not rows:
+            continue
+        pixel_values = torch.stack([row["pixel_values"] for row in rows]).to(device)
+        if autocast is None:
+            outputs = model(pixel_values=pixel_values)
+        else:
+            with autocast():
+                outputs = model(pixel_values=pixel_values)
+        # Every row is an image of its own here.
+        transforms = [replace(row["transform"], image_index=i) for i, row in enumerate(rows)]
+        for row, prediction in zip(rows, task.predict(outputs, processor, transforms), strict=True):
+            for subset in (ALL, *row["subsets"]):
+                metric = metrics.setdefault(subset, task.new_metric())
+                task.update_metric(metric, prediction, row["target"], row["box"])
+            image_scores.append((task.image_score(prediction, row["target"], row["box"]), row["index"]))
+    seconds = time.perf_counter() - start
+    images_per_second = len(image_scores) / max(seconds, 1e-9)
+    parts = gather_object([(metrics, image_scores, errors)]) if state.num_processes > 1 else []
+    if parts:
+        metrics, image_scores, errors = _merge(parts)
+    if not image_scores:
+        raise ValueError(f"No sample could be read. The first error: {errors[0]}")
+    return {
+        "metrics": {subset: metric.compute() for subset, metric in metrics.items()},
+        "num_samples": len(image_scores),
+        "num_skipped": len(errors),
+        "error": errors[0] if errors else None,
+        "images_per_second": images_per_second,
+        "image_scores": sorted(image_scores),
+    }
+
+
+def _merge(parts: list[tuple[dict[str, Any], list, list]]) -> tuple[dict[str, Any], list, list]:
+    (metrics, image_scores, errors), *others = parts
+    for other_metrics, other_scores, other_errors in others:
+        for subset, metric in other_metrics.items():
+            if subset in metrics:
+                metrics[subset].merge(metric)
+            else:
+                metrics[subset] = metric
+        image_scores, errors = image_scores + other_scores, errors + other_errors
+    return metrics, image_scores, errors
+
+
+def evaluate_model(
+    model: str | nn.Module,
+    dataset: str | Benchmark,
+    data_dir: str | datasets.Dataset,
+    split: str = "test",
+    processor: FaRLFaceImageProcessor | None = None,
+    convention: str | None = None,
+    batch_size: int = 8,
+    num_workers: int = 0,
+    device: str | None = None,
+    skip_bad: bool = False,
+    jpeg_round_trip: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """
+    Scores a fine-tuned model on a benchmark, faces found by the set's own landmarks or boxes as in the paper.
+
+    Args:
+        model: A folder that [`finetune`] saved or `farl convert` wrote, or a task model.
+        dataset: Name of a benchmark, or own data as a [`Benchmark`].
+        data_dir: Where the data set is, or its rows.
+        split: Of the data set.
+        processor: Of the model; by default the folder's own.
+        convention: `"farl"` or `"facer"`: the coordinate convention and decoding in the place of the processor's own.
+        batch_size, num_workers, skip_bad, progress: See [`score_model`].
+        device: By default the model's own, or a GPU if there is one for a folder.
+        jpeg_round_trip: Compress images once more, as the original's data.
+
+    Returns:
+        See [`score_model`]; also `dataset`, `split`, `convention`, and `localisation`: how faces were found.
+
+    Raises:
+        ValueError: If the data set is unknown, or a row cannot be read.
+    """
+    benchmark = get_benchmark(dataset)
+    if isinstance(model, str):
+        processor = processor or FaRLFaceImageProcessor.from_pretrained(model)
+        model = load_task_model(model).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    elif device is not None:
+        model = model.to(device)
+    if processor is None:
+        raise ValueError("A model in memory needs its processor: give `processor`.")
+    task = benchmark.task
+    if convention is not None:
+        processor = FaRLFaceImageProcessor.from_dict({**processor.to_dict(), "convention": convention})
+        task = task.for_convention(convention)
+    rows = data_dir if isinstance(data_dir, datasets.Dataset) else benchmark.load(data_dir, split, skip_bad=skip_bad)
+    faces = FaceRows(rows, task, processor, jpeg_round_trip)
+    result = score_model(model, faces, batch_size, num_workers, skip_bad, progress)
+    return {
+        "dataset": benchmark.name,
+        "split": split,
+        "convention": processor.convention,
+        "localisation": "whole image" if faces.annotation_column is None else f"annotated {faces.annotation_column}",
+        **result,
+    }
+
+
+def get_benchmark(dataset: str | Benchmark) -> Benchmark:
+    """A benchmark by name, or itself."""
+    if isinstance(dataset, Benchmark):
+        return dataset
+    if dataset not in BENCHMARKS:
+        raise ValueError(f"Unknown data set {dataset!r}: choose one of {', '.join(BENCHMARKS)}, or give a Benchmark.")
+    return BENCHMARKS[dataset]

@@ -1,0 +1,72 @@
+"""LoRA adapters of the vision tower, beside a fully trained neck and head."""
+
+import json
+from pathlib import Path
+
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from ..configuration_farl import FaRLConfig
+from ..modeling_farl import (
+    FaRLForFaceAlignment,
+    FaRLForFaceParsing,
+    FaRLForImageClassification,
+    FaRLPreTrainedModel,
+)
+
+# Query, key, value and output of every vision layer; the text tower has projections of the same names.
+TARGET_MODULES = r"vision_model\.encoder\.layers\.\d+\.self_attn\.(q|k|v|out)_proj"
+
+_TASK_MODELS = {
+    model.__name__: model for model in (FaRLForFaceAlignment, FaRLForFaceParsing, FaRLForImageClassification)
+}
+
+
+def add_adapter(model: FaRLPreTrainedModel, head_modules: tuple[str, ...], rank: int = 16) -> PeftModel:
+    """
+    The model with trainable low-rank adapters in its frozen vision tower. Neck and head train in full and are saved
+    beside the adapters, with their running statistics; setting `requires_grad` by hand would not save them.
+
+    Args:
+        model: A task model that was loaded from a folder or the Hub, which the adapter will refer to.
+        head_modules: Names of the parts that train in full.
+        rank: Of the adapters.
+
+    Raises:
+        ValueError: If the model has no name to refer to.
+    """
+    if not model.name_or_path:
+        raise ValueError("An adapter needs a saved base model: give a folder or a Hub name, not a preset.")
+    lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGET_MODULES, modules_to_save=list(head_modules))
+    return get_peft_model(model, lora)
+
+
+def is_adapter(folder: str | Path) -> bool:
+    """Whether a folder holds an adapter, not a whole model."""
+    return (Path(folder) / "adapter_config.json").is_file()
+
+
+def load_task_model(folder: str | Path, trainable: bool = False) -> FaRLPreTrainedModel | PeftModel:
+    """
+    Opens what [`finetune`] saved: a task model, or an adapter on its base model. The adapter folder carries the task's
+    config (image size, classes), with which the base model is opened.
+
+    Args:
+        folder: With `config.json`.
+        trainable: Whether an adapter is to be trained further.
+
+    Raises:
+        FileNotFoundError: If the folder has no `config.json`.
+        ValueError: If the folder is not one of a task model.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} has no config.json: it is no folder of a fine-tuned model.")
+    config = FaRLConfig.from_pretrained(folder)
+    architecture = (config.architectures or [""])[0]
+    if architecture not in _TASK_MODELS:
+        raise ValueError(f"{folder} holds a {architecture or 'model without architecture'}, not a task model.")
+    model_class = _TASK_MODELS[architecture]
+    if not is_adapter(folder):
+        return model_class.from_pretrained(folder)
+    base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+    return PeftModel.from_pretrained(model_class.from_pretrained(base, config=config), folder, is_trainable=trainable)
