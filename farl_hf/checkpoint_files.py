@@ -41,17 +41,22 @@ def read_tensors(path: str | Path) -> CheckpointFile:
     """
     Reads a `torch.save` file (zip or legacy), a safetensors file or a TorchScript package.
 
+    The names of a TorchScript package are those of `torch.jit.load(path).state_dict()`, and of tensors that are plain
+    attributes of a module, neither parameter nor buffer, which the package does not tell apart in its data.
+
     Raises:
         CheckpointError: If the file is missing, empty, cut short, a web page or a Git-LFS pointer in disguise, of an
             unknown format, or a pickle that holds more than tensors and plain containers.
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist: give the path of a checkpoint file or the name of a release.")
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"{path} {problem}: give the path of a checkpoint file or the name of a release.")
     with path.open("rb") as file:
         start = file.read(512)
     _refuse_disguises(start, str(path))
-    if path.suffix == ".safetensors":
+    # A safetensors file starts with the length of its JSON header in eight bytes.
+    if path.suffix == ".safetensors" or start[8:9] == b"{":
         try:
             return CheckpointFile(load_file(path))
         except (SafetensorError, OSError) as error:
@@ -77,19 +82,26 @@ def _refuse_disguises(start: bytes, name: str) -> None:
         raise CheckpointError(f"{name} is a Git-LFS pointer, not the file itself: run `git lfs pull`.")
 
 
+def _damaged(name: str) -> CheckpointError:
+    return CheckpointError(f"{name} is damaged or cut short, or no checkpoint at all: fetch it again.")
+
+
+def _refusal(name: str, class_name: str) -> CheckpointError:
+    return CheckpointError(
+        f"{name} holds {class_name}, which is neither a tensor nor a plain container: refused, because loading it "
+        "could run code (save the state dict alone, where you trust the file)."
+    )
+
+
 def _read_pickle(file: Path | BinaryIO, name: str, mmap: bool) -> CheckpointFile:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
-        blocked = str(error).split("GLOBAL ")[1].split(" ")[0] if "GLOBAL " in str(error) else None
-        if blocked is not None:
-            raise CheckpointError(
-                f"{name} holds {blocked}, which is neither a tensor nor a plain container: refused, because loading it "
-                "could run code."
-            ) from error
-        raise CheckpointError(f"{name} is no checkpoint, or it is damaged: fetch it again.") from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{name} is damaged or cut short: fetch it again.") from error
+        if "GLOBAL " in str(error):
+            raise _refusal(name, str(error).split("GLOBAL ")[1].split(" ")[0]) from error
+        raise _damaged(name) from error
+    except Exception as error:  # a damaged pickle can raise anything
+        raise _damaged(name) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{name} holds a {type(content).__name__}, not named tensors.")
     return CheckpointFile(content)
@@ -98,24 +110,25 @@ def _read_pickle(file: Path | BinaryIO, name: str, mmap: bool) -> CheckpointFile
 def _read_zip(path: Path) -> CheckpointFile:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            folder = names[0].split("/")[0] if names else ""
-            if f"{folder}/constants.pkl" in names:
-                return _read_torchscript(archive, folder, path)
-    except zipfile.BadZipFile as error:
-        raise CheckpointError(f"{path} is damaged or cut short: fetch it again.") from error
+            # The folder in the archive is named after the file it was first saved to.
+            folders = [name.removesuffix("/data.pkl") for name in archive.namelist() if name.endswith("/data.pkl")]
+            if not folders:
+                raise CheckpointError(f"{path} is a zip archive, but not one that PyTorch wrote: give a checkpoint.")
+            if f"{folders[0]}/constants.pkl" in archive.namelist():
+                return _read_torchscript(archive, folders[0])
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged archive or pickle can raise anything
+        raise _damaged(str(path)) from error
     return _read_pickle(path, str(path), mmap=True)
 
 
 # ------------------------------------------------------------------------------------------------------ TorchScript
 
 
-def _read_torchscript(archive: zipfile.ZipFile, folder: str, path: Path) -> CheckpointFile:
+def _read_torchscript(archive: zipfile.ZipFile, folder: str) -> CheckpointFile:
     with archive.open(f"{folder}/data.pkl") as file:
-        try:
-            root = _TensorUnpickler(file, archive, folder).load()
-        except pickle.UnpicklingError as error:
-            raise CheckpointError(f"{path}: {error}") from error
+        root = _TensorUnpickler(file, archive, folder).load()
     tensors: dict[str, torch.Tensor] = {}
     _collect_tensors(root, "", tensors)
     prefix = f"{folder}/extra/"
@@ -134,6 +147,8 @@ _STORAGE_DTYPES = {
     "CharStorage": torch.int8,
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
 }
 
 
@@ -153,7 +168,7 @@ class _TensorUnpickler(pickle.Unpickler):
         self.storages: dict[str, torch.UntypedStorage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        if module.startswith("__torch__"):
+        if module == "__torch__" or module.startswith("__torch__."):
             return _Module
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
@@ -167,18 +182,20 @@ class _TensorUnpickler(pickle.Unpickler):
             return lambda value, _: value
         if module == "torch" and name in _STORAGE_DTYPES:
             return name
-        raise pickle.UnpicklingError(
-            f"holds {module}.{name}, neither a tensor nor a module: refused, because loading it could run code."
-        )
+        if (module, name) == ("torch", "device"):
+            return str
+        raise _refusal(str(self.archive.filename), f"{module}.{name}")
 
     def persistent_load(self, persistent_id: tuple) -> tuple[torch.UntypedStorage, torch.dtype]:
         kind, storage_type, key, _, _ = persistent_id
         if kind != "storage":
-            raise pickle.UnpicklingError(f"refers to a {kind!r} outside of the file.")
+            raise pickle.UnpicklingError(f"no storage: {kind!r}")
         dtype = _STORAGE_DTYPES[storage_type]
         if key not in self.storages:
             data = bytearray(self.archive.read(f"{self.folder}/data/{key}"))
-            self.storages[key] = torch.frombuffer(data, dtype=torch.uint8).untyped_storage()
+            # `frombuffer` refuses an empty buffer.
+            storage = torch.frombuffer(data, dtype=torch.uint8).untyped_storage() if data else torch.UntypedStorage(0)
+            self.storages[key] = storage
         return self.storages[key], dtype
 
     @staticmethod
