@@ -36,6 +36,8 @@ def add_adapter(model: FaRLPreTrainedModel, head_modules: tuple[str, ...], rank:
     """
     if not model.name_or_path:
         raise ValueError("An adapter needs a saved base model: give a folder or a Hub name, not a preset.")
+    # The config lies beside the adapter; the loaded one still names the architecture of the base folder.
+    model.config.architectures = [type(model).__name__]
     lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGET_MODULES, modules_to_save=list(head_modules))
     return get_peft_model(model, lora)
 
