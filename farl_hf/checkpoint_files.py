@@ -127,8 +127,9 @@ def _read_zip(path: Path) -> CheckpointFile:
 
 
 def _read_torchscript(archive: zipfile.ZipFile, folder: str) -> CheckpointFile:
-    with archive.open(f"{folder}/data.pkl") as file:
-        root = _TensorUnpickler(file, archive, folder).load()
+    # Read whole, so that its checksum is verified first: a damaged pickle can ask for any amount of memory.
+    data = archive.read(f"{folder}/data.pkl")
+    root = _TensorUnpickler(io.BytesIO(data), archive, folder).load()
     tensors: dict[str, torch.Tensor] = {}
     _collect_tensors(root, "", tensors)
     prefix = f"{folder}/extra/"
