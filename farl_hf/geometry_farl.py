@@ -377,7 +377,9 @@ def target_heatmaps(landmarks: torch.Tensor, size: int = 128, radius: float = 5.
     dx2 = (pixels[..., 0, None] - axis).square()
     dy2 = (pixels[..., 1, None] - axis).square()
     distance2 = dy2[..., :, None] + dx2[..., None, :]
-    return torch.where(distance2 <= radius**2, torch.exp(-8 / radius**2 * distance2), torch.zeros_like(distance2))
+    # Far from the landmark the exponential would be a denormal number, which CPUs are slow at.
+    values = torch.exp(-8 / radius**2 * distance2.clamp(max=radius**2))
+    return torch.where(distance2 <= radius**2, values, torch.zeros_like(values))
 
 
 def facer_landmarks(
