@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -13,6 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from ..detection import FaceDetector
 from ..image_processing_farl import FaRLFaceImageProcessor
 from .benchmarks import BENCHMARKS, Benchmark
 from .faces import EvaluationFaces, FaceRows
@@ -113,22 +115,55 @@ def _merge(parts: list[tuple[dict[str, Any], list, list]]) -> tuple[dict[str, An
     return metrics, image_scores, errors
 
 
-def evaluate_model(
-    model: str | nn.Module,
+@dataclass(frozen=True)
+class Evaluation:
+    """
+    A fine-tuned model and the rows that it is scored on; made by [`open_evaluation`].
+
+    Attributes:
+        model: Task model, on its device.
+        faces: The rows.
+        dataset, split: Their names.
+    """
+
+    model: nn.Module
+    faces: FaceRows
+    dataset: str
+    split: str
+
+    def run(
+        self, batch_size: int = 8, num_workers: int = 0, skip_bad: bool = False, progress: bool = True
+    ) -> dict[str, Any]:
+        """
+        Scores every row.
+
+        Returns:
+            See [`score_model`], whose arguments these are; also `dataset`, `split`, `convention`, and `localisation`:
+            how faces were found.
+        """
+        return {
+            "dataset": self.dataset,
+            "split": self.split,
+            "convention": self.faces.processor.convention,
+            "localisation": self.faces.localisation,
+            **score_model(self.model, self.faces, batch_size, num_workers, skip_bad, progress),
+        }
+
+
+def open_evaluation(
+    model: str | Path | nn.Module,
     dataset: str | Benchmark,
-    data_dir: str | datasets.Dataset,
+    data_dir: str | Path | datasets.Dataset,
     split: str = "test",
     processor: FaRLFaceImageProcessor | None = None,
     convention: str | None = None,
-    batch_size: int = 8,
-    num_workers: int = 0,
+    detector: FaceDetector | None = None,
     device: str | None = None,
     skip_bad: bool = False,
     jpeg_round_trip: bool = False,
-    progress: bool = True,
-) -> dict[str, Any]:
+) -> Evaluation:
     """
-    Scores a fine-tuned model on a benchmark, faces found by the set's own landmarks or boxes as in the paper.
+    Opens a model and a benchmark: `open_evaluation("farl-lapa", "lapa", "data").run()`.
 
     Args:
         model: A folder that [`finetune`] saved or `farl convert` wrote, or a task model.
@@ -137,22 +172,22 @@ def evaluate_model(
         split: Of the data set.
         processor: Of the model; by default the folder's own.
         convention: `"farl"` or `"facer"`: the coordinate convention and decoding in the place of the processor's own.
-        batch_size, num_workers, skip_bad, progress: See [`score_model`].
+        detector: Finds the faces in the place of the set's own landmarks or boxes, which the paper uses. Where it
+            finds several, the one nearest to the annotated face is taken; where it finds none, the row is bad.
         device: By default the model's own, or a GPU if there is one for a folder.
+        skip_bad: Leave out rows of the data set's files that cannot be read.
         jpeg_round_trip: Compress images once more, as the original's data.
 
-    Returns:
-        See [`score_model`]; also `dataset`, `split`, `convention`, and `localisation`: how faces were found.
-
     Raises:
-        ValueError: If the data set is unknown, or a row cannot be read.
+        FileNotFoundError: If the model or a file of the data set is missing.
+        ValueError: If the data set is unknown or empty, or the model is in memory and has no processor.
     """
     benchmark = get_benchmark(dataset)
-    if isinstance(model, str):
+    if isinstance(model, nn.Module):
+        model = model if device is None else model.to(device)
+    else:
         processor = processor or FaRLFaceImageProcessor.from_pretrained(model)
         model = load_task_model(model).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    elif device is not None:
-        model = model.to(device)
     if processor is None:
         raise ValueError("A model in memory needs its processor: give `processor`.")
     task = benchmark.task
@@ -160,15 +195,7 @@ def evaluate_model(
         processor = FaRLFaceImageProcessor.from_dict({**processor.to_dict(), "convention": convention})
         task = task.for_convention(convention)
     rows = data_dir if isinstance(data_dir, datasets.Dataset) else benchmark.load(data_dir, split, skip_bad=skip_bad)
-    faces = FaceRows(rows, task, processor, jpeg_round_trip)
-    result = score_model(model, faces, batch_size, num_workers, skip_bad, progress)
-    return {
-        "dataset": benchmark.name,
-        "split": split,
-        "convention": processor.convention,
-        "localisation": "whole image" if faces.annotation_column is None else f"annotated {faces.annotation_column}",
-        **result,
-    }
+    return Evaluation(model, FaceRows(rows, task, processor, jpeg_round_trip, detector), benchmark.name, split)
 
 
 def get_benchmark(dataset: str | Benchmark) -> Benchmark:

@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import nn
 
 from ..datasets.files import jpeg_round_trip
+from ..detection import FaceDetector
 from ..geometry_farl import (
     box_crop_matrix,
     celeba_align_matrix,
@@ -47,17 +48,24 @@ class FaceRows:
         task: What is learnt.
         processor: Cuts the faces out.
         round_trip: Compress images as JPEG once more, as the original's data.
+        detector: Finds the faces in the place of the annotation, which still says which face of the image is meant.
 
     Raises:
         ValueError: If a column is missing or there are no rows.
     """
 
     def __init__(
-        self, rows: datasets.Dataset, task: FaceTask, processor: FaRLFaceImageProcessor, round_trip: bool = False
+        self,
+        rows: datasets.Dataset,
+        task: FaceTask,
+        processor: FaRLFaceImageProcessor,
+        round_trip: bool = False,
+        detector: FaceDetector | None = None,
     ):
         if len(rows) == 0:
             raise ValueError("The data set has no samples.")
         self.rows, self.task, self.processor, self.round_trip = rows, task, processor, round_trip
+        self.detector = detector
         self.annotation_column = ANNOTATION_COLUMNS[processor.align]
         needed = [name for name in ("image", task.column, self.annotation_column) if name is not None]
         missing = [name for name in needed if name not in rows.column_names]
@@ -69,6 +77,13 @@ class FaceRows:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def localisation(self) -> str:
+        """How faces are found, in words."""
+        if self.annotation_column is None:
+            return "whole image"
+        return f"annotated {self.annotation_column}" if self.detector is None else type(self.detector).__name__
 
     def read(self, index: int) -> tuple[Image.Image, torch.Tensor, np.ndarray | None, Mapping[str, Any]]:
         """Image, truth, annotation of the face (see `ANNOTATION_COLUMNS`), and the row itself."""
@@ -83,6 +98,8 @@ class FaceRows:
                 annotation = np.asarray(row[self.annotation_column], dtype=np.float32)
                 if not np.isfinite(annotation).all():
                     raise ValueError(f"{self.annotation_column} is missing or not finite.")
+                if self.detector is not None:
+                    annotation = detected_face(self.detector, image, annotation)
         except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
             raise ValueError(f"{self.describe(index)}: {error}") from error
         return image, target, annotation, row
@@ -91,6 +108,27 @@ class FaceRows:
         """File of a row if the data set knows it, else its number."""
         plain = self.rows.with_format(None)
         return plain.select_columns("file")[index]["file"] if "file" in plain.column_names else f"Sample {index}"
+
+
+def detected_face(detector: FaceDetector, image: Image.Image, annotation: np.ndarray) -> np.ndarray:
+    """
+    The detected face whose centre is nearest to the annotated one's, in the annotation's form.
+
+    Args:
+        detector: Searches the image.
+        image: RGB.
+        annotation: (5, 2) points or (4,) box in pixel indices.
+
+    Raises:
+        ValueError: If no face is found.
+    """
+    found = detector.detect(image)
+    if len(found) == 0:
+        raise ValueError("the detector found no face.")
+    faces = found.points if annotation.ndim == 2 else found.boxes
+    centres = faces.reshape(len(faces), -1, 2).mean(axis=1)
+    distances = np.linalg.norm(centres - annotation.reshape(-1, 2).mean(axis=0), axis=1)
+    return faces[int(distances.argmin())]
 
 
 def crop_matrix(

@@ -1,0 +1,71 @@
+#!/usr/bin/env python
+"""
+Score a fine-tuned or converted model on a benchmark, beside the authors' numbers.
+
+    python scripts/evaluate.py --model farl-lapa --dataset lapa --data_dir data --output result.json
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from farl_hf.detection import YuNetDetector
+from farl_hf.finetuning.benchmarks import BENCHMARKS
+from farl_hf.finetuning.evaluation import open_evaluation
+from farl_hf.finetuning.report import markdown_table, write_pictures, write_report
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="folder of a task model or adapter")
+    parser.add_argument("--dataset", required=True, choices=tuple(BENCHMARKS))
+    parser.add_argument("--data_dir", required=True, help="folder of the data set in its official layout")
+    parser.add_argument("--split", default="test", help="split or subset (default: %(default)s)")
+    parser.add_argument("--convention", choices=("farl", "facer"), help="inference path; default: the model's own")
+    parser.add_argument(
+        "--faces",
+        choices=("annotated", "detected"),
+        default="annotated",
+        help="how faces are found: by the set's landmarks or boxes, as in the paper (default), or by YuNet",
+    )
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--num_workers", type=int, default=2, help="processes that read images")
+    parser.add_argument("--device", help="default: the GPU, if there is one")
+    parser.add_argument("--skip_bad", action="store_true", help="leave out and count what cannot be read or found")
+    parser.add_argument("--jpeg_round_trip", action="store_true", help="compress once more, as the original's data")
+    parser.add_argument("--output", type=Path, help="JSON file; table and pictures are put beside it")
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    options = build_parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    # OpenCV's detector cannot be sent to other processes.
+    detected = options.faces == "detected"
+    try:
+        evaluation = open_evaluation(
+            options.model,
+            options.dataset,
+            options.data_dir,
+            options.split,
+            convention=options.convention,
+            detector=YuNetDetector() if detected else None,
+            device=options.device,
+            skip_bad=options.skip_bad,
+            jpeg_round_trip=options.jpeg_round_trip,
+        )
+        result = evaluation.run(options.batch_size, 0 if detected else options.num_workers, options.skip_bad)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(markdown_table(result))
+    if options.output is not None:
+        table = write_report(result, options.output)
+        pictures = write_pictures(evaluation, result, options.output)
+        print(f"\nWritten: {', '.join(map(str, [options.output, table, *pictures]))}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
