@@ -141,6 +141,8 @@ class FaRLConfig(PreTrainedConfig):
             (`farl/network/farl/model.py`), and to about the same proportions for other depths.
         head_channels (`int`, defaults to 768): Width of the parsing and alignment heads (`head_channel` of the
             original's network configs).
+        neck_channels (`int`, *optional*): Width of the neck's two enlarged maps. `None` is the vision tower's hidden
+            size, as in the original.
         pool_scales (`list[int]`, defaults to `[1, 2, 3, 6]`): Bins per side of the pyramid pooling.
         head_dropout (`float`, defaults to 0.1): Channel dropout before the head's classifier.
         output_size (`int`, *optional*): Side in pixels of the parsing logits. `None` is the input's size; converted
@@ -170,6 +172,7 @@ class FaRLConfig(PreTrainedConfig):
     mim_loss_weight: int | float = 1.0
     out_indices: list[int] | tuple[int, ...] | None = None
     head_channels: int = 768
+    neck_channels: int | None = None
     pool_scales: list[int] | tuple[int, ...] = (1, 2, 3, 6)
     head_dropout: int | float = 0.1
     output_size: int | None = None

@@ -17,23 +17,29 @@ class FaRLNeck(nn.Module):
     Four taps of the ViT, all at one size, to a pyramid: twice, once enlarged, as it is, and halved (BEiT's necks).
 
     Args:
-        hidden_size: Channels of the taps and of the pyramid.
+        hidden_size: Channels of the taps.
+        channels: Of the two enlarged maps; by default as many, as in the original.
+
+    Attributes:
+        out_channels: Of the four maps.
     """
 
-    def __init__(self, hidden_size: int):
+    def __init__(self, hidden_size: int, channels: int | None = None):
         super().__init__()
+        channels = channels or hidden_size
 
-        def enlarge() -> nn.ConvTranspose2d:
-            return nn.ConvTranspose2d(hidden_size, hidden_size, kernel_size=2, stride=2)
+        def enlarge(in_channels: int) -> nn.ConvTranspose2d:
+            return nn.ConvTranspose2d(in_channels, channels, kernel_size=2, stride=2)
 
         self.fpns = nn.ModuleList(
             [
-                nn.Sequential(enlarge(), nn.BatchNorm2d(hidden_size), nn.GELU(), enlarge()),
-                enlarge(),
+                nn.Sequential(enlarge(hidden_size), nn.BatchNorm2d(channels), nn.GELU(), enlarge(channels)),
+                enlarge(hidden_size),
                 nn.Identity(),
                 nn.MaxPool2d(kernel_size=2, stride=2),
             ]
         )
+        self.out_channels = [channels, channels, hidden_size, hidden_size]
 
     def forward(self, taps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """
@@ -41,7 +47,7 @@ class FaRLNeck(nn.Module):
             taps: Four maps (batch, hidden_size, height, width) from shallow to deep.
 
         Returns:
-            Maps of 4, 2, 1 and 1/2 times the height and width.
+            Maps (batch, their out_channels, ...) of 4, 2, 1 and 1/2 times the height and width.
         """
         return [layer(tap) for layer, tap in zip(self.fpns, taps, strict=True)]
 
@@ -126,20 +132,22 @@ class FaRLUperHead(nn.Module):
     UPerNet's head: pyramid pooling on the smallest map, a feature pyramid, and a fusion of all levels.
 
     Args:
-        in_channels: Channels of each of the four maps.
+        in_channels: Channels of the four maps.
         channels: Width of the head.
         num_outputs: Classes or landmarks.
         pool_scales: Bins per side of the pyramid pooling.
         dropout: Share of channels dropped before the classifier while training.
     """
 
-    def __init__(self, in_channels: int, channels: int, num_outputs: int, pool_scales: Sequence[int], dropout: float):
+    def __init__(
+        self, in_channels: Sequence[int], channels: int, num_outputs: int, pool_scales: Sequence[int], dropout: float
+    ):
         super().__init__()
         self.psp_modules = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvModule(in_channels, channels, 1)) for scale in pool_scales
+            nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvModule(in_channels[3], channels, 1)) for scale in pool_scales
         )
-        self.bottleneck = FusionConvModule(in_channels + len(pool_scales) * channels, channels)
-        self.lateral_convs = nn.ModuleList(ConvModule(in_channels, channels, 1) for _ in range(3))
+        self.bottleneck = FusionConvModule(in_channels[3] + len(pool_scales) * channels, channels)
+        self.lateral_convs = nn.ModuleList(ConvModule(width, channels, 1) for width in in_channels[:3])
         self.fpn_convs = nn.ModuleList(ConvModule(channels, channels, 3) for _ in range(3))
         self.fpn_bottleneck = FusionConvModule(4 * channels, channels)
         self.dropout = nn.Dropout2d(dropout)
@@ -148,7 +156,7 @@ class FaRLUperHead(nn.Module):
     def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         """
         Args:
-            maps: Four maps (batch, in_channels, height, width) from large to small.
+            maps: Four maps (batch, their in_channels, height, width) from large to small.
 
         Returns:
             Logits (batch, num_outputs, height, width) at the size of the first map.

@@ -1,6 +1,7 @@
 """What a Hugging Face repository needs beside weights: the model card, and code for people without this package."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -236,7 +237,9 @@ def release_card(name: str) -> str:
     return model_card(config, f"farl-{name.replace('_', '-')}", source, results)
 
 
-def model_card(config: FaRLConfig, title: str, source: str | None = None, results: str = "") -> str:
+def model_card(
+    config: FaRLConfig, title: str, source: str | None = None, results: str = "", is_adapter: bool = False
+) -> str:
     """
     A model card in Markdown with the Hub's YAML header.
 
@@ -245,17 +248,22 @@ def model_card(config: FaRLConfig, title: str, source: str | None = None, result
         title: Heading, and the folder or repository named in the code sample.
         source: Name of the official file the weights were converted from, or `None` for own training.
         results: Markdown with measured numbers and the commands that give them.
+        is_adapter: Whether the folder holds an adapter, which `load_task_model` opens.
     """
     architecture = (config.architectures or ["FaRLModel"])[0]
     origin = "Trained with `farl_hf`."
     if source is not None:
         origin = f"Converted from `{source}` by `farl_hf.convert_checkpoint`; the numbers are the original network's."
+    use = _USE[architecture]
+    if is_adapter:
+        use = use.replace("import farl_hf", "from farl_hf.finetuning import load_task_model")
+        use = re.sub(r"AutoModel\w+\.from_pretrained", "load_task_model", re.sub(r", AutoModel\w+", "", use))
     return _CARD.format(
         pipeline_tag=_PIPELINE_TAGS[architecture],
         title=title,
         what=_WHAT[architecture],
         origin=origin,
-        use=_USE[architecture].format(folder=title),
+        use=use.format(folder=title),
         details="\n\n".join(part for part in (_describe(config, architecture), results) if part),
     )
 
@@ -278,11 +286,18 @@ def _describe(config: FaRLConfig, architecture: str) -> str:
 
 
 def write_model_card(
-    folder: str | Path, title: str | None = None, source: str | None = None, results: str = ""
+    folder: str | Path,
+    title: str | None = None,
+    source: str | None = None,
+    results: str = "",
+    adapter_config: FaRLConfig | None = None,
 ) -> Path:
-    """Writes `README.md` into a saved model's folder, see [`model_card`]."""
+    """
+    Writes `README.md` into a saved model's folder, see [`model_card`]. An adapter's folder has no config of a model:
+    give its model's.
+    """
     folder = Path(folder)
-    config = FaRLConfig.from_pretrained(folder)
+    config = adapter_config or FaRLConfig.from_pretrained(folder)
     path = folder / "README.md"
-    path.write_text(model_card(config, title or folder.name, source, results))
+    path.write_text(model_card(config, title or folder.name, source, results, is_adapter=adapter_config is not None))
     return path

@@ -818,14 +818,14 @@ class FaRLDenseModel(FaRLPreTrainedModel):
         vision_config = config.vision_config
         self.vision_model = FaRLVisionModel._from_config(vision_config, add_pooling_layer=False)
         # Not called "neck": peft finds modules by the end of their names, and the head has a "bottleneck".
-        self.pyramid = FaRLNeck(vision_config.hidden_size)
+        self.pyramid = FaRLNeck(vision_config.hidden_size, config.neck_channels)
 
     def _build_head(self, num_outputs: int) -> FaRLUperHead:
         config = self.config
         if len(config.out_indices) != 4:
             raise ValueError(f"The head reads four layers, but out_indices is {config.out_indices}.")
         return FaRLUperHead(
-            config.vision_config.hidden_size,
+            self.pyramid.out_channels,
             config.head_channels,
             num_outputs,
             pool_scales=tuple(config.pool_scales),

@@ -15,7 +15,7 @@ import sys
 
 from transformers import HfArgumentParser, TrainingArguments
 
-from farl_hf.finetuning.finetune import FinetuneConfig, finetune, recipe_defaults, results_table
+from farl_hf.finetuning.run import FinetuneConfig, finetune, recipe_defaults, results_table
 
 
 def parse(arguments: list[str]) -> tuple[FinetuneConfig, TrainingArguments]:

@@ -61,7 +61,7 @@ def plain_head(head: FaRLUperHead, maps: list[torch.Tensor]) -> torch.Tensor:
 
 def random_head(**kwargs) -> FaRLUperHead:
     torch.manual_seed(0)
-    head = FaRLUperHead(8, 12, 5, pool_scales=(1, 2, 3, 6), dropout=0.1, **kwargs)
+    head = FaRLUperHead([8] * 4, 12, 5, pool_scales=(1, 2, 3, 6), dropout=0.1, **kwargs)
     for module in head.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_()
@@ -87,7 +87,7 @@ def test_head_equals_the_plain_one():
 def test_official_names():
     names = set(random_head().state_dict())
     assert {"psp_modules.3.1.conv.weight", "bottleneck.bn.running_var", "fpn_bottleneck.conv.weight"} <= names
-    assert sum(p.numel() for p in FaRLUperHead(768, 768, 11, (1, 2, 3, 6), 0.1).parameters()) == 67_856_651
+    assert sum(p.numel() for p in FaRLUperHead([768] * 4, 768, 11, (1, 2, 3, 6), 0.1).parameters()) == 67_856_651
     neck = FaRLNeck(768)
     assert {"fpns.0.0.weight", "fpns.0.1.bias", "fpns.0.3.weight", "fpns.1.bias"} <= set(neck.state_dict())
     assert sum(p.numel() for p in neck.parameters()) == 7_081_728
@@ -126,7 +126,7 @@ def test_compiles_and_exports_in_one_graph():
 
 def test_initialisation_is_kaiming_by_fan_out():
     torch.manual_seed(0)
-    head = FaRLUperHead(64, 64, 5, (1,), 0.1)
+    head = FaRLUperHead([64] * 4, 64, 5, (1,), 0.1)
     head.apply(init_dense_head_weights)
     assert head.fpn_convs[0].conv.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02)
     assert head.conv_seg.weight.abs().max() <= 64**-0.5

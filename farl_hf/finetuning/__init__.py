@@ -2,8 +2,8 @@
 
 from .benchmarks import BENCHMARKS, Benchmark, own_benchmark
 from .evaluation import Evaluation, open_evaluation
-from .finetune import FinetuneConfig, FinetuneResult, default_training_arguments, finetune
 from .lora import load_task_model
+from .run import FinetuneConfig, FinetuneResult, default_training_arguments, finetune
 
 __all__ = [
     "BENCHMARKS",

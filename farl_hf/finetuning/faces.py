@@ -194,7 +194,7 @@ class TrainingFaces(torch.utils.data.Dataset):
 
     Attributes:
         epoch: Shared with worker processes; set it when an epoch begins.
-        num_bad: How often a sample could not be read, shared as well.
+        is_bad: (rows,) bool, which rows could not be read so far; shared as well.
     """
 
     def __init__(
@@ -210,7 +210,7 @@ class TrainingFaces(torch.utils.data.Dataset):
         self.indices = few_shot_indices(len(faces), ratio)
         self.length = -(-len(self.indices) // batch_size) * batch_size
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self.num_bad = torch.zeros((), dtype=torch.int64).share_memory_()
+        self.is_bad = torch.zeros(len(faces), dtype=torch.bool).share_memory_()
 
     def __len__(self) -> int:
         return self.length
@@ -228,8 +228,9 @@ class TrainingFaces(torch.utils.data.Dataset):
             except ValueError as error:
                 if not self.skip_bad:
                     raise
-                self.num_bad += 1
-                logger.warning("Skipped: %s", error)
+                if not self.is_bad[index]:
+                    logger.warning("Skipped: %s", error)
+                self.is_bad[index] = True
                 index = self.indices[int(rng.integers(len(self.indices)))]
         else:
             raise ValueError("No sample of the training data can be read.")

@@ -16,12 +16,16 @@ from ..modeling_farl import (
 # Query, key, value and output of every vision layer; the text tower has projections of the same names.
 TARGET_MODULES = r"vision_model\.encoder\.layers\.\d+\.self_attn\.(q|k|v|out)_proj"
 
+# In an adapter's folder, for the model's config: the base model's has another image size and other classes. It cannot
+# lie beside the adapter, where Transformers would take it for that of a whole model.
+TASK_CONFIG_FOLDER = "task_config"
+
 _TASK_MODELS = {
     model.__name__: model for model in (FaRLForFaceAlignment, FaRLForFaceParsing, FaRLForImageClassification)
 }
 
 
-def add_adapter(model: FaRLPreTrainedModel, head_modules: tuple[str, ...], rank: int = 16) -> PeftModel:
+def add_adapter(model: FaRLPreTrainedModel, head_modules: tuple[str, ...], rank: int = 8) -> PeftModel:
     """
     The model with trainable low-rank adapters in its frozen vision tower. Neck and head train in full and are saved
     beside the adapters, with their running statistics; setting `requires_grad` by hand would not save them.
@@ -49,21 +53,21 @@ def is_adapter(folder: str | Path) -> bool:
 
 def load_task_model(folder: str | Path, trainable: bool = False) -> FaRLPreTrainedModel | PeftModel:
     """
-    Opens what [`finetune`] saved: a task model, or an adapter on its base model. The adapter folder carries the task's
-    config (image size, classes), with which the base model is opened.
+    Opens what [`finetune`] saved: a task model, or an adapter on its base model.
 
     Args:
-        folder: With `config.json`.
+        folder: Of the model or the adapter.
         trainable: Whether an adapter is to be trained further.
 
     Raises:
-        FileNotFoundError: If the folder has no `config.json`.
+        FileNotFoundError: If there is no `config.json`.
         ValueError: If the folder is not one of a task model.
     """
     folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} has no config.json: it is no folder of a fine-tuned model.")
-    config = FaRLConfig.from_pretrained(folder)
+    config_folder = folder / TASK_CONFIG_FOLDER if is_adapter(folder) else folder
+    if not (config_folder / "config.json").is_file():
+        raise FileNotFoundError(f"{config_folder} has no config.json: {folder} is no folder of a fine-tuned model.")
+    config = FaRLConfig.from_pretrained(config_folder)
     architecture = (config.architectures or [""])[0]
     if architecture not in _TASK_MODELS:
         raise ValueError(f"{folder} holds a {architecture or 'model without architecture'}, not a task model.")

@@ -11,6 +11,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from .ema import ExponentialMovingAverage, moving_tensors
 from .evaluation import ALL, score_model
 from .faces import FaceRows
+from .lora import TASK_CONFIG_FOLDER
 from .optimizer import parameter_groups, step_schedule
 
 # Beside the averaged weights of a checkpoint: the raw ones, for resume.
@@ -107,8 +108,8 @@ class FaRLTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
         if self.args.should_save and hasattr(self.model, "get_base_model"):
-            # The base folder of an adapter has another image size and other classes.
-            self.model.get_base_model().config.save_pretrained(output_dir or self.args.output_dir)
+            folder = Path(output_dir or self.args.output_dir)
+            self.model.get_base_model().config.save_pretrained(folder / TASK_CONFIG_FOLDER)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)

@@ -18,6 +18,7 @@ from transformers import TrainingArguments
 from ..configuration_farl import FaRLConfig
 from ..hub import write_model_card
 from ..image_processing_farl import FaRLFaceImageProcessor
+from .augmentation import NO_AUGMENTATION
 from .benchmarks import BENCHMARKS, Benchmark, own_benchmark
 from .evaluation import ALL, get_benchmark, score_model
 from .faces import FaceRows, TrainingFaces
@@ -57,7 +58,7 @@ class FinetuneConfig:
     train_data_ratio: float = _option(1.0, "share of the training data, repeated to the full length")
     backbone_lr: float | None = _option(None, "learning rate of the vision tower; default 1e-4, adapters 1e-3")
     ema_decay: float = _option(0.999, "decay of the averaged weights; 0 for none")
-    lora_rank: int = _option(16, "rank of the adapters")
+    lora_rank: int = _option(8, "rank of the adapters")
     validation: str = _option("auto", "auto (official split, else 5 percent held out), none, or test as in the paper")
     test: bool = _option(True, "evaluate the chosen and the last weights on the test split at the end")
     skip_bad: bool = _option(False, "leave out and count samples that cannot be read")
@@ -65,6 +66,7 @@ class FinetuneConfig:
     jpeg_round_trip: bool = _option(False, "compress images once more, as the original's repacked data")
     convention: str | None = _option(None, "farl or facer coordinates; default: farl at 448, else facer")
     target_face_scale: float | None = _option(None, "size of the face in the crop; default: the benchmark's")
+    augment: bool = _option(True, "the benchmark's augmentation; without it the crops are those of evaluation")
     flip: float = _option(0.0, "probability of mirrored faces; an extension")
     colour_jitter: float = _option(0.0, "strength of colour changes; an extension")
     model_options: dict[str, Any] | str | None = field(
@@ -126,7 +128,7 @@ class FinetuneResult:
         trainable_parameters, parameters: Counts.
         saved_bytes: Size of the saved weights: the model, or the adapter with its head.
         peak_memory_bytes: Largest memory on the GPU, or of the process.
-        num_bad: Training samples that could not be read, with repetitions.
+        num_bad: Training samples that could not be read and were left out.
         history: What the Trainer logged.
     """
 
@@ -206,9 +208,10 @@ def finetune(config: FinetuneConfig, arguments: TrainingArguments | None = None)
     train_faces = FaceRows(train_rows, benchmark.task, processor, config.jpeg_round_trip)
     validation = validation_rows and FaceRows(validation_rows, benchmark.task, processor, config.jpeg_round_trip)
     batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    augmentation = benchmark.augmentation if config.augment else NO_AUGMENTATION
     training = TrainingFaces(
         train_faces,
-        replace(benchmark.augmentation, flip=config.flip, colour_jitter=config.colour_jitter),
+        replace(augmentation, flip=config.flip, colour_jitter=config.colour_jitter),
         arguments.seed,
         config.train_data_ratio,
         batch,
@@ -251,12 +254,13 @@ def finetune(config: FinetuneConfig, arguments: TrainingArguments | None = None)
         parameters=total,
         saved_bytes=sum(path.stat().st_size for path in output.glob("*.safetensors")),
         peak_memory_bytes=peak_memory(arguments.device),
-        num_bad=int(training.num_bad),
+        num_bad=int(training.is_bad.sum()),
         history=trainer.state.log_history,
     )
     if arguments.should_save:
         (output / "results.json").write_text(json.dumps(asdict(result), indent=2))
-        write_model_card(output, results=f"## Results\n\n{results_table(result)}")
+        adapter_config = model.get_base_model().config if isinstance(model, PeftModel) else None
+        write_model_card(output, results=f"## Results\n\n{results_table(result)}", adapter_config=adapter_config)
     return result
 
 
@@ -281,7 +285,8 @@ def build_model(config: FinetuneConfig, benchmark: Benchmark) -> tuple[nn.Module
         if image_size is None and config.preset is None:
             image_size = 224 if task.name == "attributes" else 448
         options |= {"image_size": image_size} if image_size else {}
-        options |= {"head_channels": config.head_channels} if config.head_channels else {}
+        if config.head_channels is not None:
+            options |= {"head_channels": config.head_channels, "neck_channels": config.head_channels}
         if config.preset is not None:
             model = task.model_class(FaRLConfig.from_preset(config.preset, **options))
         else:
