@@ -16,6 +16,7 @@ from .modeling_farl import (
     FaRLTextModel,
     FaRLVisionModel,
 )
+from .optimization import optimize_for_inference, quantize_for_inference
 from .processing_farl import FaRLProcessor
 from .version import __version__
 
@@ -41,4 +42,6 @@ __all__ = [
     "__version__",
     "convert_checkpoint",
     "export_remote_code",
+    "optimize_for_inference",
+    "quantize_for_inference",
 ]
