@@ -387,6 +387,26 @@ def _some(names: list[str], most: int = 5) -> str:
 # --------------------------------------------------------------------------------------------------- back to CLIP
 
 
+def openai_state_dict(tensors: Tensors, config: FaRLConfig) -> Tensors:
+    """
+    The weights of a dual encoder under OpenAI's names, which open_clip reads too, and the MIM branch under FaRL's.
+
+    Args:
+        tensors: State dict of [`FaRLModel`] or [`FaRLForPreTraining`].
+        config: Of the model.
+
+    Raises:
+        KeyError: If a tensor is missing.
+    """
+
+    def official(names: tuple[str, ...]) -> torch.Tensor:
+        tensor = torch.cat([tensors[name] for name in names]) if len(names) == 3 else tensors[names[0]]
+        return (tensor.t() if _is_transposed(names[0]) else tensor).contiguous()
+
+    table = _dual_encoder_names(config, has_mim="mask_token" in tensors)
+    return {name: official(names) for name, names in table.items()}
+
+
 def _convert_to_clip(
     source: str | Path, folder: Path, config: FaRLConfig | None, dtype: torch.dtype, use_ema: bool
 ) -> Conversion:
@@ -399,16 +419,12 @@ def _convert_to_clip(
     tensors = {}
     for part in sorted(source.glob("model*.safetensors")):
         tensors |= load_file(part)
-    has_mim = "mask_token" in tensors
-    table = _dual_encoder_names(config, has_mim)
-    if missing := sorted({name for names in table.values() for name in names} - tensors.keys()):
-        raise CheckpointError(f"{source} is no FaRL dual encoder: {_some(missing)} not found in model*.safetensors.")
-
-    def official(names: tuple[str, ...]) -> torch.Tensor:
-        tensor = torch.cat([tensors[name] for name in names]) if len(names) == 3 else tensors[names[0]]
-        return (tensor.t() if _is_transposed(names[0]) else tensor).to(dtype).contiguous()
-
-    torch.save({"state_dict": {name: official(names) for name, names in table.items()}}, folder / "openai_clip.pth")
+    try:
+        state_dict = openai_state_dict(tensors, config)
+    except KeyError as error:
+        raise CheckpointError(f"{source} is no FaRL dual encoder: {error} not found in model*.safetensors.") from error
+    state_dict = {name: tensor.to(dtype) for name, tensor in state_dict.items()}
+    torch.save({"state_dict": state_dict}, folder / "openai_clip.pth")
     ours = {name for names in _dual_encoder_names(config, has_mim=False).values() for name in names}
     weights = {name: tensors[name].to(dtype).contiguous() for name in ours}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
