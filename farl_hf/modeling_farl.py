@@ -470,7 +470,7 @@ class FaRLTextModel(FaRLPreTrainedModel):
         hidden_states = self.final_layer_norm(hidden_states)
         # int: `argmax` of int64 cannot be exported to ONNX.
         end = (input_ids == self.config.eos_token_id).int().argmax(dim=-1)
-        pooled = hidden_states[torch.arange(len(hidden_states), device=hidden_states.device), end]
+        pooled = hidden_states[torch.arange(hidden_states.shape[0], device=hidden_states.device), end]
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
 
 
