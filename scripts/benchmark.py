@@ -43,6 +43,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suites", nargs="*", default=["all"], help=f"{', '.join(SUITES)}, or all (default)")
     parser.add_argument("--quick", action="store_true", help="tiny models: proves that it runs, says nothing of speed")
+    parser.add_argument("--case", default="", help="only cases whose name holds this text")
     parser.add_argument("--threads", type=int, help="of torch; default: all cores")
     parser.add_argument("--repeats", type=int, default=7, help="turns of each case (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="file for the rows")
@@ -63,7 +64,8 @@ def main(arguments: list[str]) -> int:
         parser.error(f"unknown suite {unknown[0]!r}: choose from {', '.join(SUITES)}, or all")
     script = [__file__, *(["--quick"] if options.quick else [])]
     script += ["--threads", str(options.threads)] if options.threads else []
-    rows = run_cases([case for suite in suites for case in cases_of(suite, options.quick)], options.repeats, script)
+    cases = [case for suite in suites for case in cases_of(suite, options.quick) if options.case in case.name]
+    rows = run_cases(cases, options.repeats, script)
     machine = describe_machine()
     print(markdown_table(rows, machine))
     if options.json:
