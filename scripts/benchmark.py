@@ -24,7 +24,7 @@ from farl_hf.benchmarking.measuring import Case, describe_machine, markdown_tabl
 from farl_hf.benchmarking.network_suites import QUICK, Scale, clip_cases, dense_cases, memory_cases, pipeline_cases
 from farl_hf.benchmarking.pretraining_suites import data_cases, pretrain_cases
 
-SUITES = ("parsing", "alignment", "clip", "pretrain", "data", "pipeline", "memory")
+SUITES = ("parsing", "alignment", "clip", "pipeline", "memory", "data", "pretrain")
 
 
 def cases_of(suite: str, quick: bool) -> Iterator[Case]:

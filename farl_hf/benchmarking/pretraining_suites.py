@@ -19,6 +19,7 @@ from PIL import Image
 from torch import nn
 from torchvision import transforms
 
+from ..allocation import keep_freed_memory
 from ..configuration_farl import FaRLConfig
 from ..datasets.synthetic_faces import SyntheticFaceConfig, SyntheticFaces
 from ..modeling_farl import FaRLForPreTraining
@@ -40,7 +41,10 @@ _SHARD_SIZE, _LOADER_BATCH = 100, 32
 
 
 def pretrain_cases(scale: Scale, batch: int = 8) -> Iterator[Case]:
-    """Steps of the contrastive loss alone against open_clip, and the cost of the whole step against its parts."""
+    """
+    Steps of the contrastive loss alone against open_clip, and the cost of the whole step against its parts; all with
+    the allocator as the pre-training loop sets it on CPU.
+    """
     name = f"contrastive step, batch {batch}, against open_clip"
     yield Case("pretrain", name, partial(_contrastive_step, scale, batch), goal=1.0)
     name = f"ITC + MIM step, batch {batch}, against the sum of its parts"
@@ -72,6 +76,7 @@ def _optimizer(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _contrastive_step(scale: Scale, batch: int, side: str) -> Function:
+    keep_freed_memory()
     model = seeded_pretraining_model(scale)
     content = {name: value for name, value in example_batch(model, batch).items() if name in ("pixels", "input_ids")}
     if side == "reference":
@@ -105,6 +110,7 @@ def _open_clip_step(model: FaRLForPreTraining, content: dict[str, torch.Tensor])
 
 
 def _whole_step(scale: Scale, batch: int, side: str) -> Function:
+    keep_freed_memory()
     model = seeded_pretraining_model(scale).train()
     content = example_batch(model, batch)
     if side == "reference":

@@ -15,6 +15,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import TrainingArguments
 
+from ..allocation import keep_freed_memory
 from ..configuration_farl import FaRLConfig
 from ..hub import write_model_card
 from ..image_processing_farl import FaRLFaceImageProcessor
@@ -230,6 +231,8 @@ def finetune(config: FinetuneConfig, arguments: TrainingArguments | None = None)
         eval_dataset=validation,
         processing_class=processor,
     )
+    if arguments.device.type == "cpu":
+        keep_freed_memory()
     trainable, total = count_parameters(model)
     logger.info(
         "%s: %s of %s parameters are trained (%s).", benchmark.name, f"{trainable:,}", f"{total:,}", config.tuning

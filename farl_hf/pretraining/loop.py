@@ -21,6 +21,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import AutoConfig
 
+from ..allocation import keep_freed_memory
 from ..configuration_farl import FaRLConfig
 from ..modeling_farl import FaRLForPreTraining
 from ..tokenization import build_processor
@@ -189,6 +190,8 @@ class _Run:
             project_dir=str(output_dir),
             step_scheduler_with_optimizer=False,
         )
+        if accelerator.device.type == "cpu":
+            keep_freed_memory()
         if accelerator.is_main_process:
             output_dir.mkdir(parents=True, exist_ok=True)
             remove_unfinished(output_dir)
