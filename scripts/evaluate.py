@@ -12,7 +12,7 @@ from pathlib import Path
 
 from farl_hf.detection import YuNetDetector
 from farl_hf.finetuning.benchmarks import BENCHMARKS
-from farl_hf.finetuning.evaluation import open_evaluation
+from farl_hf.finetuning.evaluation import PRECISIONS, open_evaluation
 from farl_hf.finetuning.report import markdown_table, write_pictures, write_report
 
 
@@ -29,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="annotated",
         help="how faces are found: by the set's landmarks or boxes, as in the paper (default), or by YuNet",
     )
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="bf16: autocast; int8: needs torchao")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--num_workers", type=int, default=2, help="processes that read images")
     parser.add_argument("--device", help="default: the GPU, if there is one")
@@ -51,6 +52,7 @@ def main(arguments: list[str]) -> int:
             options.split,
             convention=options.convention,
             detector=YuNetDetector() if detected else None,
+            precision=options.precision,
             device=options.device,
             skip_bad=options.skip_bad,
             jpeg_round_trip=options.jpeg_round_trip,

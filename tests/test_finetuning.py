@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import random
 import shutil
 from dataclasses import replace
@@ -467,6 +468,15 @@ def test_both_inference_paths(data, trained):
     assert farl != facer and facer == pytest.approx(farl, rel=0.2)
 
 
+@pytest.mark.parametrize("precision", ("bf16", "int8"))
+def test_lower_precision_costs_little(data, trained, precision):
+    exact = open_evaluation(trained["wflw"], "wflw", data("wflw"), device="cpu").run(progress=False)
+    evaluation = open_evaluation(trained["wflw"], "wflw", data("wflw"), precision=precision, device="cpu")
+    result = evaluation.run(progress=False)
+    assert result["precision"] == precision and result["metrics"] != exact["metrics"]
+    assert result["metrics"]["all"]["diag"] == pytest.approx(exact["metrics"]["all"]["diag"], rel=0.1)
+
+
 class OffsetDetector:
     """Finds the annotated faces of the set, and a distant false one before them."""
 
@@ -498,6 +508,26 @@ def test_detected_faces_take_the_place_of_annotated_ones(data, trained):
     with pytest.raises(ValueError, match="found no face"):
         run(blind)
     assert run(blind, skip_bad=True)["num_skipped"] == 1
+
+
+def score_in_process(rank: int, model: str, data_dir: str, output: str) -> None:
+    """One of two processes that share an evaluation."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    os.environ |= {"MASTER_PORT": "29641", "ACCELERATE_USE_CPU": "true"}
+    result = open_evaluation(model, "wflw", data_dir, device="cpu").run(progress=False)
+    Path(output, f"{rank}.json").write_text(json.dumps(result))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_share_an_evaluation(data, trained, tmp_path):
+    single = open_evaluation(trained["wflw"], "wflw", data("wflw"), device="cpu").run(progress=False)
+    arguments = (trained["wflw"], str(data("wflw")), str(tmp_path))
+    torch.multiprocessing.spawn(score_in_process, arguments, nprocs=2)
+    for rank in range(2):
+        result = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert result["num_samples"] == 4
+        for subset, scores in single["metrics"].items():
+            assert result["metrics"][subset] == pytest.approx(scores, rel=1e-4, nan_ok=True)
 
 
 def load_script(name: str):

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from tqdm.auto import tqdm
 
 from ..detection import FaceDetector
 from ..image_processing_farl import FaRLFaceImageProcessor
+from ..optimization import quantize_for_inference
 from .benchmarks import BENCHMARKS, Benchmark
 from .faces import EvaluationFaces, FaceRows
 from .lora import load_task_model
 
 # Name of the scores over all rows.
 ALL = "all"
+PRECISIONS = ("fp32", "bf16", "int8")
 
 
 @torch.no_grad()
@@ -124,12 +127,14 @@ class Evaluation:
         model: Task model, on its device.
         faces: The rows.
         dataset, split: Their names.
+        precision: Of the forward passes, see [`open_evaluation`].
     """
 
     model: nn.Module
     faces: FaceRows
     dataset: str
     split: str
+    precision: str = "fp32"
 
     def run(
         self, batch_size: int = 8, num_workers: int = 0, skip_bad: bool = False, progress: bool = True
@@ -138,15 +143,19 @@ class Evaluation:
         Scores every row.
 
         Returns:
-            See [`score_model`], whose arguments these are; also `dataset`, `split`, `convention`, and `localisation`:
-            how faces were found.
+            See [`score_model`], whose arguments these are; also `dataset`, `split`, `precision`, `convention`, and
+            `localisation`: how faces were found.
         """
+        autocast = None
+        if self.precision == "bf16":
+            autocast = partial(torch.autocast, next(self.model.parameters()).device.type, torch.bfloat16)
         return {
             "dataset": self.dataset,
             "split": self.split,
+            "precision": self.precision,
             "convention": self.faces.processor.convention,
             "localisation": self.faces.localisation,
-            **score_model(self.model, self.faces, batch_size, num_workers, skip_bad, progress),
+            **score_model(self.model, self.faces, batch_size, num_workers, skip_bad, progress, autocast),
         }
 
 
@@ -158,6 +167,7 @@ def open_evaluation(
     processor: FaRLFaceImageProcessor | None = None,
     convention: str | None = None,
     detector: FaceDetector | None = None,
+    precision: str = "fp32",
     device: str | None = None,
     skip_bad: bool = False,
     jpeg_round_trip: bool = False,
@@ -174,6 +184,7 @@ def open_evaluation(
         convention: `"farl"` or `"facer"`: the coordinate convention and decoding in the place of the processor's own.
         detector: Finds the faces in the place of the set's own landmarks or boxes, which the paper uses. Where it
             finds several, the one nearest to the annotated face is taken; where it finds none, the row is bad.
+        precision: `"fp32"`, `"bf16"` (autocast), or `"int8"` ([`quantize_for_inference`]).
         device: By default the model's own, or a GPU if there is one for a folder.
         skip_bad: Leave out rows of the data set's files that cannot be read.
         jpeg_round_trip: Compress images once more, as the original's data.
@@ -190,12 +201,17 @@ def open_evaluation(
         model = load_task_model(model).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if processor is None:
         raise ValueError("A model in memory needs its processor: give `processor`.")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}: choose one of {', '.join(PRECISIONS)}.")
+    if precision == "int8":
+        model = quantize_for_inference(model)
     task = benchmark.task
     if convention is not None:
         processor = FaRLFaceImageProcessor.from_dict({**processor.to_dict(), "convention": convention})
         task = task.for_convention(convention)
     rows = data_dir if isinstance(data_dir, datasets.Dataset) else benchmark.load(data_dir, split, skip_bad=skip_bad)
-    return Evaluation(model, FaceRows(rows, task, processor, jpeg_round_trip, detector), benchmark.name, split)
+    faces = FaceRows(rows, task, processor, jpeg_round_trip, detector)
+    return Evaluation(model, faces, benchmark.name, split, precision)
 
 
 def get_benchmark(dataset: str | Benchmark) -> Benchmark:

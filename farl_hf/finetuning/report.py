@@ -31,7 +31,7 @@ def markdown_table(result: dict[str, Any]) -> str:
     runs = RUNS if reported else ()
     lines = [
         f"{result['dataset']} {result['split']}: {result['num_samples']:,} images, {result['num_skipped']} skipped; "
-        f"faces from {result['localisation']}, {result['convention']} coordinates; "
+        f"faces from {result['localisation']}, {result['convention']} coordinates, {result['precision']}; "
         f"{result['images_per_second']:.1f} images/s.",
         "",
         f"| subset | score | this model | {' | '.join(runs)} |" if runs else "| subset | score | this model |",

@@ -179,6 +179,7 @@ def recipe_defaults(config: FinetuneConfig) -> dict[str, Any]:
         "metric_for_best_model": f"eval_{benchmark.task.headline}" if validated else None,
         "greater_is_better": benchmark.task.greater_is_better if validated else None,
         "remove_unused_columns": False,
+        "dataloader_pin_memory": torch.cuda.is_available(),
         "label_names": ["labels"],
         # The original's (`ml/trainer.py` of py-blueprint).
         "seed": 123,
