@@ -124,6 +124,8 @@ def finetune_once(
         # The paper's 1e-4 and 0.999 are for a model 100 times as large and runs 100 times as long.
         backbone_lr=5e-4 if tuning == "full" else None,
         ema_decay=0.98,
+        # The original's 128 and 5 are for an input of 448 pixels; this keeps the target's shape.
+        model_options={"heatmap_size": 64, "heatmap_radius": 2.5} if task == "alignment" else None,
         validation="none",
     )
     arguments = default_training_arguments(
