@@ -1,11 +1,10 @@
 """The benchmark compares equals, notices when it does not, and writes every field."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import torch
+from script_cases import load_script
 
 from farl_hf import FaRLForFaceAlignment, FaRLForFaceParsing
 from farl_hf.benchmarking.measuring import Case, Row, describe_machine, markdown_table, measure, write_json
@@ -67,13 +66,8 @@ def test_table_and_json(tmp_path):
 
 
 def test_command_measures_memory_in_processes_of_their_own(tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("benchmark", Path(__file__).parent.parent / "scripts/benchmark.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(script, "memory_cases", lambda scale: list(memory_cases(scale))[:1])
-        from farl_hf.benchmarking.network_suites import memory_cases
-
-        assert script.main(["memory", "--quick", "--threads", "1", "--json", str(tmp_path / "rows.json")]) == 0
+    flags = ["--quick", "--threads", "1", "--case", "batch 4", "--json", str(tmp_path / "rows.json")]
+    assert load_script("benchmark").main(["memory", *flags]) == 0
+    assert "| memory | parsing 96 px, batch 4 | - |" in capsys.readouterr().out
     (row,) = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert 1 < row["ours_peak_mb"] < 5000 and 1 < row["reference_peak_mb"] < 5000

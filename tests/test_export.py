@@ -1,10 +1,8 @@
 """Exported models give the model's numbers at other batch sizes than they were exported with."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
+from script_cases import load_script
 from test_optimization import random_model
 
 from farl_hf import FaRLBackbone, FaRLForFaceAlignment, FaRLForFaceParsing, FaRLForImageClassification, FaRLModel
@@ -48,9 +46,7 @@ def test_models_without_an_answer_are_refused():
 
 
 def test_command(tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("export", Path(__file__).parent.parent / "scripts/export.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("export")
     random_model(FaRLForFaceAlignment).save_pretrained(tmp_path / "model")
     assert script.main(["--model", str(tmp_path / "model"), "--output", str(tmp_path / "model.onnx")]) == 0
     assert "Written" in capsys.readouterr().out

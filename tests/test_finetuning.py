@@ -1,6 +1,5 @@
 """Fine-tuning: every benchmark in every tuning, averaged weights, adapters, resume, bad data, evaluation."""
 
-import importlib.util
 import json
 import os
 import random
@@ -15,6 +14,7 @@ from finetuning_cases import DATASETS, TINY, make_base_model, make_miniature
 from peft import AutoPeftModel, PeftModel
 from PIL import Image
 from safetensors.torch import load_file
+from script_cases import load_script
 from transformers import AutoModelForSemanticSegmentation, TrainerCallback
 
 from farl_hf import FaRLConfig, FaRLForFaceParsing
@@ -38,8 +38,6 @@ from farl_hf.finetuning.report import markdown_table, write_pictures, write_repo
 from farl_hf.finetuning.run import last_checkpoint
 from farl_hf.finetuning.tasks import ParsingTask
 from farl_hf.labels import LAPA_LABELS
-
-SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
 @pytest.fixture(scope="module")
@@ -528,13 +526,6 @@ def test_two_processes_share_an_evaluation(data, trained, tmp_path):
         assert result["num_samples"] == 4
         for subset, scores in single["metrics"].items():
             assert result["metrics"][subset] == pytest.approx(scores, rel=1e-4, nan_ok=True)
-
-
-def load_script(name: str):
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_commands(data, base_model, tmp_path, capsys):

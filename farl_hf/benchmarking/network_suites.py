@@ -1,12 +1,15 @@
 """Suites of the networks: parsing, alignment, clip, pipeline, memory."""
 
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import open_clip
 import torch
 from torch import nn
@@ -14,8 +17,10 @@ from transformers import CLIPModel
 
 from ..checkpoints import openai_state_dict
 from ..configuration_farl import FaRLConfig
+from ..export import export_onnx
 from ..finetuning.lora import add_adapter
 from ..finetuning.tasks import ParsingTask
+from ..geometry_farl import landmarks_from_heatmaps
 from ..image_processing_farl import FaRLFaceImageProcessor
 from ..modeling_farl import FaRLForFaceAlignment, FaRLForFaceParsing, FaRLModel
 from ..optimization import EnlargingConv, fold_batch_norm, optimize_for_inference
@@ -73,6 +78,9 @@ def dense_cases(suite: str, scale: Scale) -> Iterator[Case]:
         name = f"forward {scale.dense_size} px, batch {batch}"
         yield Case(suite, name, partial(_forward, model_class, scale, batch, True), goal=2.0)
         yield Case(suite, f"{name}, not optimised", partial(_forward, model_class, scale, batch, False))
+    yield Case(
+        suite, f"forward {scale.dense_size} px, batch 1, in onnxruntime", partial(_onnx_forward, model_class, scale)
+    )
     if suite == "parsing":
         yield Case(suite, "fusion layer", partial(_fusion, scale, "fpn_bottleneck", True), goal=2.3)
         yield Case(suite, "fusion layer, not optimised", partial(_fusion, scale, "fpn_bottleneck", False))
@@ -100,6 +108,23 @@ def _forward(model_class: type, scale: Scale, batch: int, optimized: bool, side:
     network = optimize_for_inference(model) if optimized else model
     output = "logits" if model_class is FaRLForFaceParsing else "heatmaps"
     return _no_grad(lambda: network(pixel_values=pixel_values)[output])
+
+
+def _onnx_forward(model_class: type, scale: Scale, side: str) -> Function:
+    model = seeded_dense_model(model_class, scale)
+    pixel_values = torch.randn(1, 3, scale.dense_size, scale.dense_size)
+    if side == "reference":
+        plain = PlainDenseModel(model).eval()
+        if model_class is FaRLForFaceParsing:
+            return _no_grad(lambda: plain(pixel_values))
+        # The exported model decodes its heat maps.
+        return _no_grad(lambda: landmarks_from_heatmaps(plain(pixel_values).sigmoid()))
+    with tempfile.TemporaryDirectory() as folder:
+        path = export_onnx(model, Path(folder) / "model.onnx")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda: torch.from_numpy(session.run(None, {"pixel_values": pixel_values.numpy()})[0])
 
 
 def _fusion(scale: Scale, layer: str, optimized: bool, side: str) -> Function:
