@@ -128,6 +128,8 @@ def finetune_once(
         model_options={"heatmap_size": 64, "heatmap_radius": 2.5} if task == "alignment" else None,
         validation="none",
     )
+    # A linear layer alone learns little in so few steps at the recipe's 1e-3.
+    rates = {"learning_rate": 1e-2} if task == "attributes" else {}
     arguments = default_training_arguments(
         config,
         output_dir=str(folder),
@@ -137,6 +139,7 @@ def finetune_once(
         save_strategy="no",
         report_to=[],
         logging_steps=50,
+        **rates,
     )
     finetune(config, arguments)
 
