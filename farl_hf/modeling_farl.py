@@ -646,7 +646,8 @@ class FaRLForPreTraining(FaRLDualEncoder):
     """
     The dual encoder with the masked-image-modelling branch of the paper: image-text contrastive loss on the clean
     image, and the visual codes of masked patches predicted from a copy of it whose masked patches are replaced by
-    `mask_token` (`forward_mim` in `farl/network/farl/model.py`). Both copies pass through the encoder in one batch.
+    `mask_token` (`forward_mim` in `farl/network/farl/model.py`). Both copies pass through the encoder in one batch, on
+    CPU in two.
 
     The losses are those of the batch at hand. Batches spread over processes or chunks are the training loop's matter:
     it asks for `return_loss=False` and works on the features.
@@ -751,6 +752,9 @@ class FaRLForPreTraining(FaRLDualEncoder):
             return encode(kept, position_ids), None if bool_masked_pos is None else encode(masked)
         if bool_masked_pos is None:
             return encode(patches), None
+        if patches.device.type == "cpu":
+            # One pass over both fills a GPU better; on a CPU the smaller maps of two passes stay longer in the caches.
+            return encode(patches), encode(masked)
         return encode(torch.cat([patches, masked])).chunk(2)
 
 
