@@ -81,8 +81,11 @@ def _contrastive_step(scale: Scale, batch: int, side: str) -> Function:
     content = {name: value for name, value in example_batch(model, batch).items() if name in ("pixels", "input_ids")}
     if side == "reference":
         return _open_clip_step(model, content)
-    accelerator = Accelerator(cpu=True)
-    objective = PretrainingObjective(model, mim_weight=0.0).train()
+    return _our_step(model, content, mim_weight=0.0)
+
+
+def _our_step(model: FaRLForPreTraining, content: dict[str, torch.Tensor], mim_weight: float) -> Function:
+    accelerator, objective = Accelerator(cpu=True), PretrainingObjective(model, mim_weight=mim_weight).train()
     optimizer = _optimizer(model)
 
     def step() -> torch.Tensor:
@@ -115,15 +118,7 @@ def _whole_step(scale: Scale, batch: int, side: str) -> Function:
     content = example_batch(model, batch)
     if side == "reference":
         return _parts_of_step(model, content)
-    accelerator, objective, optimizer = Accelerator(cpu=True), PretrainingObjective(model), _optimizer(model)
-
-    def step() -> torch.Tensor:
-        optimizer.zero_grad()
-        result = backward(accelerator, objective, [content])
-        optimizer.step()
-        return result["itc_loss"]
-
-    return step
+    return _our_step(model, content, mim_weight=1.0)
 
 
 def _parts_of_step(model: FaRLForPreTraining, content: dict[str, torch.Tensor]) -> Function:
