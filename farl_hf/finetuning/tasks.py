@@ -1,5 +1,6 @@
 """The three tasks: what a row of a data set holds, what the model learns from it, and how its answers are scored."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from .augmentation import flip_label_map, flip_landmarks
 IGNORE_INDEX = 255
 
 
-class FaceTask:
+class FaceTask(ABC):
     """
     What differs between parsing, alignment and attributes.
 
@@ -43,41 +44,41 @@ class FaceTask:
     headline: str
     greater_is_better: bool
 
+    @abstractmethod
     def model_options(self) -> dict[str, Any]:
         """Config fields of a new model for this task."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read_target(self, row: Mapping[str, Any], image_size: tuple[int, int]) -> torch.Tensor:
         """The truth of a row, checked. `image_size` is (height, width). Raises a `ValueError` if it is malformed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def crop_target(
         self, target: torch.Tensor, matrix: torch.Tensor, processor: FaRLFaceImageProcessor
     ) -> torch.Tensor:
         """The truth in the crop that `matrix` (3, 3) leads to: the `labels` of the model."""
-        raise NotImplementedError
 
+    @abstractmethod
     def flip_target(self, target: torch.Tensor) -> torch.Tensor:
         """What [`crop_target`] gives, of the mirror image."""
-        raise NotImplementedError
 
     def for_convention(self, convention: str) -> "FaceTask":
         """The task as the code base of that coordinate convention decodes it."""
         return self
 
+    @abstractmethod
     def new_metric(self) -> FaceParsingF1 | LandmarkNME | AttributeAccuracy:
         """An empty accumulator."""
-        raise NotImplementedError
 
+    @abstractmethod
     def predict(
         self, outputs: Any, processor: FaRLFaceImageProcessor, transforms: Sequence[FaceTransform]
     ) -> list[np.ndarray]:
         """One answer per image, in the image's own pixels."""
-        raise NotImplementedError
 
+    @abstractmethod
     def update_metric(self, metric: Any, prediction: np.ndarray, target: np.ndarray, box: np.ndarray | None) -> None:
         """Adds one image to the accumulator."""
-        raise NotImplementedError
 
     def image_score(self, prediction: np.ndarray, target: np.ndarray, box: np.ndarray | None) -> float:
         """The headline of a single image, by which the worst and the best are chosen."""
