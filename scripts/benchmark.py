@@ -18,11 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from benchmarks.measuring import Case, describe_machine, markdown_table, peak_memory, run_cases, write_json
+from benchmarks.network_suites import QUICK, Scale, clip_cases, dense_cases, memory_cases, pipeline_cases
+from benchmarks.pretraining_suites import data_cases, pretrain_cases
 from transformers.utils import logging
-
-from farl_hf.benchmarking.measuring import Case, describe_machine, markdown_table, peak_memory, run_cases, write_json
-from farl_hf.benchmarking.network_suites import QUICK, Scale, clip_cases, dense_cases, memory_cases, pipeline_cases
-from farl_hf.benchmarking.pretraining_suites import data_cases, pretrain_cases
 
 SUITES = ("parsing", "alignment", "clip", "pipeline", "memory", "data", "pretrain")
 

@@ -3,7 +3,7 @@
 
 import sys
 
-from farl_hf.cli import main
+from farl_hf.commands.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["convert", *sys.argv[1:]]))

@@ -47,12 +47,12 @@ from transformers import (
 from transformers.utils import logging
 
 import farl_hf
+from farl_hf.datasets.labels import LAPA_LABELS
 from farl_hf.datasets.synthetic_faces import SyntheticFaceConfig, SyntheticFaces, SyntheticFaceSample
 from farl_hf.datasets.synthetic_writers import write_webdataset
-from farl_hf.geometry_farl import photo_to_crop, warp_image
-from farl_hf.hub import write_model_card
-from farl_hf.labels import LAPA_LABELS
+from farl_hf.hub.cards import write_model_card
 from farl_hf.metrics import FaceParsingF1, LandmarkNME
+from farl_hf.models.geometry_farl import photo_to_crop, warp_image
 from farl_hf.pretraining.configuration import PretrainConfig
 from farl_hf.pretraining.loop import pretrain
 

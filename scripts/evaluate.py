@@ -10,10 +10,10 @@ import logging
 import sys
 from pathlib import Path
 
-from farl_hf.detection import YuNetDetector
 from farl_hf.finetuning.benchmarks import BENCHMARKS
 from farl_hf.finetuning.evaluation import PRECISIONS, open_evaluation
 from farl_hf.finetuning.report import markdown_table, write_pictures, write_report
+from farl_hf.inference.detection import YuNetDetector
 
 
 def build_parser() -> argparse.ArgumentParser:

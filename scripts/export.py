@@ -17,7 +17,7 @@ from pathlib import Path
 from transformers import AutoConfig
 
 import farl_hf
-from farl_hf.export import export_onnx, export_program, onnx_difference
+from farl_hf.inference.export import export_onnx, export_program, onnx_difference
 
 
 def main(arguments: list[str]) -> int:

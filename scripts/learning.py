@@ -13,7 +13,7 @@ import argparse
 import sys
 from dataclasses import replace
 
-from farl_hf.experiments.learning import ARMS, LearningSizes, learning_table, run_learning
+from experiments.learning import ARMS, LearningSizes, learning_table, run_learning
 
 
 def main(arguments: list[str]) -> int:

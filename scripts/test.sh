@@ -8,7 +8,7 @@ source "$(dirname "$0")/environment.sh" test
 # One thread a worker: tiny models gain nothing from more, and the workers would fight over the cores.
 OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --durations 15 "$@"
 # Full-size networks, memory and the demonstration use all cores, one test after the other.
-[ $# -gt 0 ] || .venv/bin/python -m pytest -m slow tests/test_golden.py tests/test_image_processing_farl.py tests/test_demo.py
+[ $# -gt 0 ] || .venv/bin/python -m pytest -m slow tests/models/test_golden.py tests/models/test_image_processing_farl.py tests/scripts/test_demo.py
 # Two of the five memorisation checks; the README has the command for all.
-[ $# -gt 0 ] || OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m slow --numprocesses 2 tests/test_finetuning.py \
+[ $# -gt 0 ] || OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m slow --numprocesses 2 tests/finetuning/test_finetuning.py \
     -k "celebamask_hq or ibug300w"

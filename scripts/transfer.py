@@ -14,9 +14,8 @@ import argparse
 import sys
 from dataclasses import replace
 
+from experiments.transfer import TASKS, TransferSizes, run_transfer, transfer_table
 from transformers.utils import logging
-
-from farl_hf.experiments.transfer import TASKS, TransferSizes, run_transfer, transfer_table
 
 
 def main(arguments: list[str]) -> int:

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Write the cards of the official releases to model_cards/, from the texts in farl_hf/hub.py."""
+"""Write the cards of the official releases to model_cards/, from the texts in farl_hf/conversion/release_cards.py."""
 
 from pathlib import Path
 
-from farl_hf.downloads import RELEASE_FILES
-from farl_hf.hub import release_card
+from farl_hf.conversion.downloads import RELEASE_FILES
+from farl_hf.conversion.release_cards import release_card
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from farl_hf.labels import CELEBA_ATTRIBUTES
+from farl_hf.datasets.labels import CELEBA_ATTRIBUTES
 
 
 def picture(path: Path, size: tuple[int, int] = (40, 32), seed: int = 0) -> None:

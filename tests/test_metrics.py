@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from scipy.integrate import simpson
 
-from farl_hf.labels import CELEBA_ATTRIBUTES, LAPA_LABELS
+from farl_hf.datasets.labels import CELEBA_ATTRIBUTES, LAPA_LABELS
 from farl_hf.metrics import (
     AttributeAccuracy,
     FaceParsingF1,

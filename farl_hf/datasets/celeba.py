@@ -5,8 +5,8 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from ..labels import CELEBA_ATTRIBUTES
 from .files import BadSamples, build_dataset, check_count, check_split, find_root, points_feature, require
+from .labels import CELEBA_ATTRIBUTES
 
 SOURCE = (
     "Get CelebA from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html as celeba/img_align_celeba and the files "

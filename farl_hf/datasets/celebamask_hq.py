@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..labels import CELEBAMASK_HQ_LABELS
 from .files import BadSamples, build_dataset, check_count, check_split, find_root, require
+from .labels import CELEBAMASK_HQ_LABELS
 
 SOURCE = (
     "Get CelebAMask-HQ from https://github.com/switchablenorms/CelebAMask-HQ and unpack it as CelebAMask-HQ; "

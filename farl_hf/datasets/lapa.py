@@ -5,8 +5,8 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from ..labels import LAPA_LABELS
 from .files import BadSamples, build_dataset, check_count, check_split, find_root, points_feature, require
+from .labels import LAPA_LABELS
 
 SOURCE = "Get LaPa from https://github.com/JDAI-CV/lapa-dataset and unpack it as LaPa/{train,val,test}."
 COUNTS = {"train": 18_176, "val": 2_000, "test": 2_000}

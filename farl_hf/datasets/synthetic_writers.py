@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..labels import CELEBA_ATTRIBUTES
+from .labels import CELEBA_ATTRIBUTES
 from .synthetic_faces import SyntheticFaceConfig, SyntheticFaces, SyntheticFaceSample
 
 # File name endings of CelebAMask-HQ's annotations by class id (`datasets/celebamask_hq.py` of the FaRL repository).

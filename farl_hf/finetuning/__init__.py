@@ -1,4 +1,8 @@
-"""Fine-tuning and evaluation of the task models on the paper's benchmarks and on own data."""
+"""
+Fine-tuning and evaluation of the task models on the paper's benchmarks and on own data.
+
+May import `inference`, `hub`, `datasets`, `metrics` and `models`; not `pretraining`.
+"""
 
 from .benchmarks import BENCHMARKS, Benchmark, own_benchmark
 from .evaluation import Evaluation, open_evaluation

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..geometry_farl import random_similarity_matrix
+from ..models.geometry_farl import random_similarity_matrix
 
 # OpenCV's RGB2GRAY.
 _GREY_WEIGHTS = (0.299, 0.587, 0.114)
@@ -153,7 +153,7 @@ def jitter_colours(image: torch.Tensor, changes: Sequence[float]) -> torch.Tenso
 
 
 def flip_landmarks(landmarks: torch.Tensor, permutation: list[int]) -> torch.Tensor:
-    """(points, 2) in [0, 1] of the mirror image, see [`farl_hf.flips.flip_permutation`]."""
+    """(points, 2) in [0, 1] of the mirror image, see [`farl_hf.datasets.flips.flip_permutation`]."""
     return torch.stack([1 - landmarks[:, 0], landmarks[:, 1]], dim=-1)[permutation]
 
 

@@ -10,11 +10,11 @@ from ..datasets.aflw19 import load_aflw19
 from ..datasets.celeba import load_celeba
 from ..datasets.celebamask_hq import load_celebamask_hq
 from ..datasets.ibug300w import load_ibug300w
+from ..datasets.labels import CELEBA_ATTRIBUTES, CELEBAMASK_HQ_LABELS, LAPA_LABELS
 from ..datasets.lapa import load_lapa
 from ..datasets.own_data import load_own_data
 from ..datasets.wflw import load_wflw
-from ..image_processing_farl import FaRLFaceImageProcessor
-from ..labels import CELEBA_ATTRIBUTES, CELEBAMASK_HQ_LABELS, LAPA_LABELS
+from ..models.image_processing_farl import FaRLFaceImageProcessor
 from .augmentation import (
     ALIGNMENT_AUGMENTATION,
     ATTRIBUTE_AUGMENTATION,

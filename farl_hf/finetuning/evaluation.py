@@ -15,9 +15,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from ..detection import FaceDetector
-from ..image_processing_farl import FaRLFaceImageProcessor
-from ..optimization import quantize_for_inference
+from ..inference.detection import FaceDetector
+from ..inference.optimization import quantize_for_inference
+from ..models.image_processing_farl import FaRLFaceImageProcessor
 from .benchmarks import BENCHMARKS, Benchmark
 from .faces import EvaluationFaces, FaceRows
 from .lora import load_task_model

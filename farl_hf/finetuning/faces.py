@@ -12,8 +12,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import nn
 
 from ..datasets.files import jpeg_round_trip
-from ..detection import FaceDetector
-from ..geometry_farl import (
+from ..inference.detection import FaceDetector
+from ..models.geometry_farl import (
     box_crop_matrix,
     celeba_align_matrix,
     celebamask_hq_matrix,
@@ -21,7 +21,7 @@ from ..geometry_farl import (
     pixel_centre,
     warp_image,
 )
-from ..image_processing_farl import FaRLFaceImageProcessor, to_rgb_tensor
+from ..models.image_processing_farl import FaRLFaceImageProcessor, to_rgb_tensor
 from .augmentation import AugmentationConfig, augment_colours, sample_generator, sample_similarity
 from .tasks import FaceTask
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from ..configuration_farl import FaRLConfig
-from ..modeling_farl import (
+from ..models.configuration_farl import FaRLConfig
+from ..models.modeling_farl import (
     FaRLForFaceAlignment,
     FaRLForFaceParsing,
     FaRLForImageClassification,

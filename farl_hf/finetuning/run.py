@@ -16,9 +16,9 @@ from torch import nn
 from transformers import TrainingArguments
 
 from ..allocation import keep_freed_memory
-from ..configuration_farl import FaRLConfig
-from ..hub import write_model_card
-from ..image_processing_farl import FaRLFaceImageProcessor
+from ..hub.cards import write_model_card
+from ..models.configuration_farl import FaRLConfig
+from ..models.image_processing_farl import FaRLFaceImageProcessor
 from .augmentation import NO_AUGMENTATION
 from .benchmarks import BENCHMARKS, Benchmark, own_benchmark
 from .evaluation import ALL, get_benchmark, score_model

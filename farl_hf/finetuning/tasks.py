@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..flips import flip_permutation
-from ..geometry_farl import photo_to_crop, pixel_centre, warp_image
-from ..image_processing_farl import FaceTransform, FaRLFaceImageProcessor
+from ..datasets.flips import flip_permutation
 from ..metrics import AttributeAccuracy, FaceParsingF1, LandmarkNME
-from ..modeling_farl import (
+from ..models.geometry_farl import photo_to_crop, pixel_centre, warp_image
+from ..models.image_processing_farl import FaceTransform, FaRLFaceImageProcessor
+from ..models.modeling_farl import (
     FaRLForFaceAlignment,
     FaRLForFaceParsing,
     FaRLForImageClassification,
@@ -93,7 +93,7 @@ class ParsingTask(FaceTask):
 
     Args:
         labels: Class names in the order of their ids.
-        flip_layout: Key of [`farl_hf.flips.flip_permutation`], if there is a table.
+        flip_layout: Key of [`farl_hf.datasets.flips.flip_permutation`], if there is a table.
     """
 
     name = "parsing"

@@ -1,6 +1,8 @@
 """
 The metrics of the paper, as accumulators whose memory does not grow with the data, and as modules of the `evaluate`
 library: `evaluate.load(farl_hf.metrics.module_path("face_parsing_f1"))`.
+
+May import `datasets` (label names) and `models` only.
 """
 
 from pathlib import Path

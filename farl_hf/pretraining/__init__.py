@@ -2,4 +2,6 @@
 Pre-training on image-text pairs: contrastive learning and masked image modelling, as in the FaRL paper.
 
 `loop.pretrain` runs it, `configuration.PretrainConfig` holds its settings, `laion_face` reads the data.
+
+May import `conversion`, `inference`, `hub`, `synthetic`, `datasets`, `metrics` and `models`; not `finetuning`.
 """

@@ -22,9 +22,9 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig
 
 from ..allocation import keep_freed_memory
-from ..configuration_farl import FaRLConfig
-from ..modeling_farl import FaRLForPreTraining
-from ..tokenization import build_processor
+from ..models.configuration_farl import FaRLConfig
+from ..models.modeling_farl import FaRLForPreTraining
+from ..models.tokenization import build_processor
 from .checkpointing import (
     list_checkpoints,
     load_checkpoint,

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import nn
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from ..modeling_farl import FaRLForPreTraining
+from ..models.modeling_farl import FaRLForPreTraining
 from .contrastive import FeatureGradients, global_contrastive_loss, is_distributed
 from .image_codebook import ImageCodebook
 from .laion_face import Batch

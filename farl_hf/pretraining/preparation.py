@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..checkpoint_files import CheckpointError
+from ..conversion.checkpoint_files import CheckpointError
 from .image_codebook import ImageCodebook
 from .image_views import Box, ImageViews, SampleFault, open_image
 from .laion_face import codes_path, parse_metadata, usable_captions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..configuration_farl import FaRLConfig
+from ..models.configuration_farl import FaRLConfig
 
 # Dense 16-bit matrix throughput in FLOP/s, from the vendors' data sheets, by part of the device's name.
 _PEAK_FLOPS = {

@@ -4,7 +4,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from farl_hf.labels import CELEBA_ATTRIBUTES
+from farl_hf.datasets.labels import CELEBA_ATTRIBUTES
 from farl_hf.metrics.attributes import AttributeAccuracy as Accumulator
 
 

@@ -1,0 +1,77 @@
+"""Model code beside weights, for `trust_remote_code=True` where this package is not installed."""
+
+import json
+import shutil
+from pathlib import Path
+
+from ..models.configuration_farl import FaRLConfig
+
+# Which Auto class opens an architecture, beside AutoConfig. FaRLModel serves the first three of a dual encoder.
+AUTO_CLASSES: dict[str, dict[str, str]] = {
+    "FaRLModel": {
+        "AutoModel": "FaRLModel",
+        "AutoModelForPreTraining": "FaRLForPreTraining",
+        "AutoModelForZeroShotImageClassification": "FaRLModel",
+        "AutoBackbone": "FaRLBackbone",
+    },
+    "FaRLForFaceParsing": {"AutoModelForSemanticSegmentation": "FaRLForFaceParsing"},
+    "FaRLForFaceAlignment": {"AutoModelForKeypointDetection": "FaRLForFaceAlignment"},
+    "FaRLForImageClassification": {"AutoModelForImageClassification": "FaRLForImageClassification"},
+}
+AUTO_CLASSES["FaRLForPreTraining"] = AUTO_CLASSES["FaRLModel"]
+
+
+def export_remote_code(folder: str | Path) -> list[Path]:
+    """
+    Copies the model and processor code into a saved folder and names it in the configs, so that
+    `AutoModel.from_pretrained(folder, trust_remote_code=True)` works where `farl_hf` is not installed.
+
+    Args:
+        folder: A folder written by `save_pretrained` or [`convert_checkpoint`].
+
+    Returns:
+        The files that were written or changed.
+
+    Raises:
+        FileNotFoundError: If the folder has no `config.json`.
+        ValueError: If the config is not one of a FaRL model.
+    """
+    folder = Path(folder)
+    config_path = folder / "config.json"
+    if not config_path.is_file():
+        raise FileNotFoundError(f"{folder} has no config.json: save the model there first.")
+    config = json.loads(config_path.read_text())
+    architecture = (config.get("architectures") or ["FaRLModel"])[0]
+    if config.get("model_type") != FaRLConfig.model_type or architecture not in AUTO_CLASSES:
+        raise ValueError(f"{config_path} is not the config of a FaRL model (found {architecture}).")
+    changed = []
+    for source in sorted((Path(__file__).parents[1] / "models").glob("*_farl.py")):
+        changed.append(Path(shutil.copy(source, folder)))
+    auto_map = {name: f"modeling_farl.{model}" for name, model in AUTO_CLASSES[architecture].items()}
+    config["auto_map"] = {"AutoConfig": "configuration_farl.FaRLConfig", **auto_map}
+    changed.append(_write_json(config_path, config))
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        if (folder / name).is_file():
+            changed.append(_add_processor_code(folder / name))
+    return changed
+
+
+def _add_processor_code(path: Path) -> Path:
+    """Names the code of our own classes in a processor's JSON file."""
+    content = json.loads(path.read_text())
+    auto_map = {}
+    if content.get("processor_class") == "FaRLProcessor":
+        auto_map["AutoProcessor"] = "processing_farl.FaRLProcessor"
+    image_processor = content.get("image_processor", content)
+    if str(image_processor.get("image_processor_type", "")).startswith("FaRL"):
+        auto_map["AutoImageProcessor"] = f"image_processing_farl.{image_processor['image_processor_type']}"
+    if auto_map:
+        content["auto_map"] = auto_map
+        if image_processor is not content and "AutoImageProcessor" in auto_map:
+            image_processor["auto_map"] = {"AutoImageProcessor": auto_map["AutoImageProcessor"]}
+    return _write_json(path, content)
+
+
+def _write_json(path: Path, content: dict) -> Path:
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    return path

@@ -1,0 +1,202 @@
+"""
+What pre-training is good for: parsing, alignment and attributes of generated faces, learnt from few and many labels, in
+every tuning, from a pre-trained tiny FaRL and from random weights, with one recipe for all.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from farl_hf.datasets.synthetic_writers import write_celeba, write_ibug300w, write_lapa
+from farl_hf.finetuning import BENCHMARKS, FinetuneConfig, default_training_arguments, finetune
+from farl_hf.finetuning.faces import EvaluationFaces, FaceRows, crop_matrix
+
+from . import learning
+from .learning import IMAGE_SIZE
+
+# Task -> data set and score.
+TASKS = {
+    "parsing": ("lapa", "mean F1"),
+    "alignment": ("ibug300w", "NME (inter-ocular)"),
+    "attributes": ("celeba", "mean accuracy"),
+}
+TUNINGS = ("full", "frozen", "lora")
+RATIOS = (0.01, 0.1, 1.0)
+# Seed of the generator, apart from those of pre-training; every split has another.
+DATA_SEED = 101
+FACES = replace(learning.FACES, image_size=96)
+
+
+@dataclass(frozen=True)
+class TransferSizes:
+    """
+    How much is done.
+
+    Args:
+        train_faces, test_faces: Of each task.
+        steps: Optimizer steps of each run, whatever the share of the data.
+        batch_size: Faces per step.
+    """
+
+    train_faces: int = 1_000
+    test_faces: int = 200
+    steps: int = 250
+    batch_size: int = 16
+
+
+def run_transfer(
+    pretrained: str | Path,
+    untrained: str | Path,
+    output_dir: str | Path,
+    sizes: TransferSizes,
+    tasks: list[str] | None = None,
+) -> dict[str, Any]:
+    """
+    Fine-tunes and tests every combination of task, share of the data, tuning and start. What is done already is kept.
+
+    Args:
+        pretrained: Folder of a pre-trained tiny FaRL.
+        untrained: Folder of one with random weights.
+        output_dir: For data, one folder per run, `transfer.json` and `transfer.md`.
+        sizes: How much is done. Another size needs another folder.
+        tasks: Some of `TASKS`; by default all.
+
+    Returns:
+        What `transfer.json` holds: `sizes`; `rows` with `task`, `ratio`, `tuning`, `start` and `score` (a fraction, on
+        the test split, of the last weights); `baselines` by task.
+    """
+    output = Path(output_dir)
+    starts = {"random": str(untrained), "pre-trained": str(pretrained)}
+    rows, baselines = [], {}
+    for task in tasks or list(TASKS):
+        data = output / "data" / task
+        if not (data / "complete").exists():
+            write_data(task, data, sizes)
+            (data / "complete").touch()
+        baselines[task] = baseline(task, data)
+        for ratio in RATIOS:
+            for tuning in TUNINGS:
+                for start, model in starts.items():
+                    folder = output / f"{task}-{100 * ratio:g}-{tuning}-{start}"
+                    if not (folder / "results.json").exists():
+                        finetune_once(task, data, model, folder, tuning, ratio, sizes)
+                    scores = json.loads((folder / "results.json").read_text())["test_last"]["all"]
+                    score = headline(task, scores, data)
+                    rows.append({"task": task, "ratio": ratio, "tuning": tuning, "start": start, "score": score})
+    results = {"sizes": asdict(sizes), "rows": rows, "baselines": baselines}
+    (output / "transfer.json").write_text(json.dumps(results, indent=2))
+    (output / "transfer.md").write_text(transfer_table(results) + "\n")
+    return results
+
+
+def write_data(task: str, folder: Path, sizes: TransferSizes) -> None:
+    """Writes the generated data set of a task in the layout of its benchmark."""
+    if task == "alignment":
+        challenging = sizes.test_faces // 4
+        counts = {
+            "train": sizes.train_faces,
+            "valid_common": sizes.test_faces - challenging,
+            "valid_challenge": challenging,
+        }
+        write_ibug300w(folder, counts, FACES, DATA_SEED)
+        return
+    counts = {"train": sizes.train_faces, "val": 1, "test": sizes.test_faces}
+    if task == "parsing":
+        write_lapa(folder, counts, FACES, DATA_SEED)
+    else:
+        defined = write_celeba(folder, counts, FACES, DATA_SEED)
+        (folder / "defined.json").write_text(json.dumps(defined))
+
+
+def finetune_once(
+    task: str, data: Path, model: str, folder: Path, tuning: str, ratio: float, sizes: TransferSizes
+) -> None:
+    """One run. The same recipe for every start, tuning and share; only adapters have their own learning rate."""
+    config = FinetuneConfig(
+        dataset=TASKS[task][0],
+        data_dir=str(data),
+        model=model,
+        tuning=tuning,
+        image_size=IMAGE_SIZE,
+        train_data_ratio=ratio,
+        # The paper's 1e-4 and 0.999 are for a model 100 times as large and runs 100 times as long.
+        backbone_lr=5e-4 if tuning == "full" else None,
+        ema_decay=0.98,
+        # The original's 128 and 5 are for an input of 448 pixels; this keeps the target's shape.
+        model_options={"heatmap_size": 64, "heatmap_radius": 2.5} if task == "alignment" else None,
+        validation="none",
+    )
+    # A linear layer alone learns little in so few steps at the recipe's 1e-3.
+    rates = {"learning_rate": 1e-2} if task == "attributes" else {}
+    arguments = default_training_arguments(
+        config,
+        output_dir=str(folder),
+        max_steps=sizes.steps,
+        per_device_train_batch_size=sizes.batch_size,
+        per_device_eval_batch_size=sizes.batch_size,
+        save_strategy="no",
+        report_to=[],
+        logging_steps=50,
+        **rates,
+    )
+    finetune(config, arguments)
+
+
+def headline(task: str, scores: dict[str, float], data: Path) -> float:
+    """The score of a run; of attributes those that drawings define, the others being false throughout."""
+    if task == "attributes":
+        return float(np.mean([scores[name] for name in json.loads((data / "defined.json").read_text())]))
+    return scores["fg_mean" if task == "parsing" else "inter_ocular"]
+
+
+def baseline(task: str, data: Path) -> float:
+    """The score without looking at the image: background; the mean shape in the crop; the more frequent answer."""
+    if task == "parsing":
+        return 0.0
+    benchmark = BENCHMARKS[TASKS[task][0]]
+    processor = benchmark.processor(IMAGE_SIZE, "farl")
+    train, test = (FaceRows(benchmark.load(data, split), benchmark.task, processor) for split in ("train", "test"))
+    if task == "attributes":
+        defined = json.loads((data / "defined.json").read_text())
+        answers = [[row["attributes"][name] for name in defined] for row in train.rows.select_columns("attributes")]
+        truth = [[row["attributes"][name] for name in defined] for row in test.rows.select_columns("attributes")]
+        return float((np.array(truth) == (np.mean(answers, axis=0) > 0.5)).mean())
+    shapes = []
+    for i in range(len(train)):
+        image, target, annotation, _ = train.read(i)
+        matrix = crop_matrix(processor, annotation, (image.height, image.width))
+        shapes.append(benchmark.task.crop_target(target, matrix, processor))
+    mean_shape = sum(shapes) / len(shapes)
+    metric = benchmark.task.new_metric()
+    for i in range(len(test)):
+        face = EvaluationFaces(test)[i]
+        output = type("Output", (), {"landmarks": mean_shape[None], "heatmaps": None})
+        (prediction,) = benchmark.task.predict(output, processor, [replace(face["transform"], image_index=0)])
+        benchmark.task.update_metric(metric, prediction, face["target"], face["box"])
+    return metric.compute()["inter_ocular"]
+
+
+def transfer_table(results: dict[str, Any]) -> str:
+    """Markdown: one row per task and share of the data, in percent; the better start of each tuning in bold."""
+    sizes = results["sizes"]
+    scores = {(row["task"], row["ratio"], row["tuning"], row["start"]): row["score"] for row in results["rows"]}
+    lines = [
+        f"Tiny FaRL at {IMAGE_SIZE} px, {sizes['steps']} steps of {sizes['batch_size']}; {sizes['train_faces']:,} "
+        f"generated training faces, {sizes['test_faces']:,} held-out ones; random weights / pre-trained, in percent.",
+        "",
+        "| task | labels | full | frozen | LoRA | without the image |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for task, value in results["baselines"].items():
+        name = TASKS[task][1]
+        for ratio in RATIOS:
+            cells = []
+            for tuning in TUNINGS:
+                pair = [100 * scores[task, ratio, tuning, start] for start in ("random", "pre-trained")]
+                best = min(pair) if task == "alignment" else max(pair)
+                cells.append(" / ".join(f"**{v:.1f}**" if v == best else f"{v:.1f}" for v in pair))
+            lines.append(f"| {task}, {name} | {100 * ratio:g} % | {' | '.join(cells)} | {100 * value:.1f} |")
+    return "\n".join(lines)

@@ -1,0 +1,83 @@
+"""The experiments behind the README's tables: every arm and run is made once, and scores are what they are called."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from experiments import learning, transfer
+from experiments.learning import (
+    ARMS,
+    PROMPTS,
+    LearningSizes,
+    area_under_curve,
+    learning_table,
+    ridge_regression,
+    run_learning,
+)
+from experiments.transfer import TransferSizes, run_transfer, transfer_table
+from scipy.stats import mannwhitneyu
+
+SIZES = LearningSizes(faces=48, steps=2, batch_size=8, probe_faces=60, test_faces=60)
+
+
+def test_area_under_curve_is_mann_whitneys():
+    generator = torch.Generator().manual_seed(0)
+    scores, truth = torch.randint(0, 9, (200,), generator=generator).float(), torch.rand(200, generator=generator) < 0.3
+    expected = mannwhitneyu(scores[truth], scores[~truth]).statistic / (int(truth.sum()) * int((~truth).sum()))
+    assert area_under_curve(scores, truth) == pytest.approx(expected)
+    assert np.isnan(area_under_curve(scores, torch.ones(200, dtype=torch.bool)))
+
+
+def test_ridge_regression_without_penalty_is_least_squares():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(100, 5, generator=generator) * 3 + 1
+    truth = features[:, 0] + torch.randn(100, generator=generator) > 1
+    weights = ridge_regression(features, truth, penalty=1e-9)
+    design = torch.cat([features, torch.ones(100, 1)], dim=1).double()
+    expected = torch.linalg.lstsq(design, truth.double()[:, None] * 2 - 1).solution[:, 0]
+    assert torch.allclose(weights.double(), expected, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("learning")
+    return folder, run_learning(folder, SIZES)
+
+
+def test_learning_tests_every_arm_once(learned, monkeypatch):
+    folder, results = learned
+    assert list(results["arms"]) == [*ARMS, "no training"]
+    for arm in ARMS:
+        assert results["arms"][arm]["auc"].keys() == {*PROMPTS, "mean"}
+    table = (folder / "learning.md").read_text()
+    assert table.count("\n| ITC + MIM |") == 1 and "| chance | 0.500 |" in table
+    monkeypatch.setattr(learning, "pretrain_arm", lambda *args: pytest.fail("an arm was trained again"))
+    again = run_learning(folder, SIZES)
+    assert learning_table(again) == learning_table(results)
+    # What an arm leaves out does not learn: the contrastive tower parts are as they began without ITC.
+    weights = {arm: learning.FaRLModel.from_pretrained(folder / name).state_dict() for arm, name in
+               (("both", "itc-mim"), ("itc", "itc"), ("mim", "mim"))}  # fmt: skip
+    name = "text_model.embeddings.position_embedding.weight"
+    assert not torch.equal(weights["both"][name], weights["mim"][name])
+    assert not torch.equal(
+        weights["both"]["vision_model.pre_layrnorm.weight"], weights["mim"]["vision_model.pre_layrnorm.weight"]
+    )
+
+
+def test_transfer_runs_every_combination_once(learned, tmp_path, monkeypatch):
+    folder, _ = learned
+    monkeypatch.setattr(transfer, "RATIOS", (1.0,))
+    monkeypatch.setattr(transfer, "TUNINGS", ("full", "lora"))
+    sizes = TransferSizes(train_faces=16, test_faces=8, steps=1, batch_size=8)
+    starts = (folder / "itc-mim", folder / "untrained")
+    results = run_transfer(*starts, tmp_path, sizes, ["alignment", "attributes"])
+    assert len(results["rows"]) == 2 * 2 * 2
+    assert {row["start"] for row in results["rows"]} == {"random", "pre-trained"}
+    monkeypatch.setattr(transfer, "finetune_once", lambda *args: pytest.fail("a run was made again"))
+    assert run_transfer(*starts, tmp_path, sizes, ["alignment", "attributes"])["rows"] == results["rows"]
+    # Without the image, the more frequent answer is right more often than not.
+    assert results["baselines"]["attributes"] > 0.5 and 0 < results["baselines"]["alignment"] < 1
+    assert json.loads((tmp_path / "transfer.json").read_text())["rows"] == results["rows"]
+    table = transfer_table(results).splitlines()
+    assert len(table) == 6 and table[-1].startswith("| attributes, mean accuracy | 100 % | ")
