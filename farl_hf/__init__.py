@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .conversion.checkpoints import convert_checkpoint
     from .hub.remote_code import export_remote_code
     from .inference.optimization import optimize_for_inference, quantize_for_inference
+    from .inference.results import Faces
     from .models.configuration_farl import FaRLConfig, FaRLTextConfig, FaRLVisionConfig
     from .models.image_processing_farl import FaRLFaceImageProcessor, FaRLImageProcessor, FaRLImageProcessorPil
     from .models.modeling_farl import (
@@ -35,6 +36,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "conversion.checkpoints": ("convert_checkpoint",),
     "hub.remote_code": ("export_remote_code",),
     "inference.optimization": ("optimize_for_inference", "quantize_for_inference"),
+    "inference.results": ("Faces",),
     "models.configuration_farl": ("FaRLConfig", "FaRLTextConfig", "FaRLVisionConfig"),
     "models.image_processing_farl": ("FaRLFaceImageProcessor", "FaRLImageProcessor", "FaRLImageProcessorPil"),
     "models.modeling_farl": (
