@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 if TYPE_CHECKING:
     import supervision
@@ -224,17 +224,15 @@ class Faces:
         One upright square picture per face: turned by the five points, or cut around the box where there are none.
 
         Args:
-            image: The photo, turned upright: PIL, or (height, width, 3) uint8.
+            image: The photo, PIL or (height, width, 3) uint8.
             size: Side of the pictures in pixels.
             face_scale: Share of the picture's side that the box's longer side takes.
 
         Raises:
             ValueError: If the photo has another size than the one that the faces are of.
         """
-        photo = image if isinstance(image, Image.Image) else Image.fromarray(image)
-        if (photo.height, photo.width) != self.image_size:
-            raise ValueError(f"The photo is {photo.width} x {photo.height} pixels, these faces' one another: {self!r}.")
-        return [_upright_square(photo.convert("RGB"), face, size, face_scale) for face in self]
+        photo = upright_photo(image, self)
+        return [_upright_square(photo, face, size, face_scale) for face in self]
 
     def to_supervision(self) -> "supervision.Detections":
         """
@@ -249,6 +247,19 @@ class Faces:
             name: value for name, value in self._arrays() if name in ("points", "landmarks", "attributes", "head_pose")
         }
         return supervision.Detections(xyxy=self.boxes, confidence=self.scores, tracker_id=self.track_ids, data=data)
+
+
+def upright_photo(image: Image.Image | np.ndarray, faces: Faces) -> Image.Image:
+    """
+    A copy of the photo in RGB, turned upright by its EXIF tag, as the faces were found in it.
+
+    Raises:
+        ValueError: If it has another size than the photo that the faces are of.
+    """
+    photo = ImageOps.exif_transpose(image) if isinstance(image, Image.Image) else Image.fromarray(image)
+    if (photo.height, photo.width) != faces.image_size:
+        raise ValueError(f"The photo is {photo.width} x {photo.height} pixels, these faces are of another: {faces!r}.")
+    return photo.convert("RGB") if photo.mode != "RGB" else photo.copy()
 
 
 def _object_array(values: Any) -> np.ndarray:
@@ -310,4 +321,4 @@ def _upright_square(photo: Image.Image, face: Faces, size: int, face_scale: floa
     return photo.transform((size, size), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
 
 
-__all__ = ["Faces"]
+__all__ = ["Faces", "upright_photo"]
