@@ -72,26 +72,35 @@ def _register_tokenizers() -> None:
     AutoTokenizer.register(FaRLConfig, tokenizer_class=CLIPTokenizer, exist_ok=True)
 
 
-# Transformers' module that makes a table -> what adds FaRL to it.
-_REGISTRATIONS: dict[str, Callable[[], None]] = {
-    "transformers.models.auto.configuration_auto": _register_configs,
-    "transformers.models.auto.modeling_auto": _register_models,
-    "transformers.models.auto.image_processing_auto": _register_image_processors,
-    "transformers.models.auto.processing_auto": _register_processors,
-    "transformers.models.auto.tokenization_auto": _register_tokenizers,
+_CONFIGS = f"{__package__}.models.configuration_farl"
+_MODELS = f"{__package__}.models.modeling_farl"
+_IMAGE_PROCESSORS = f"{__package__}.models.image_processing_farl"
+_PROCESSORS = f"{__package__}.models.processing_farl"
+# Transformers' module that makes a table -> our modules with the classes, and what adds them to it.
+_REGISTRATIONS: dict[str, tuple[tuple[str, ...], Callable[[], None]]] = {
+    "transformers.models.auto.configuration_auto": ((_CONFIGS,), _register_configs),
+    "transformers.models.auto.modeling_auto": ((_CONFIGS, _MODELS), _register_models),
+    "transformers.models.auto.image_processing_auto": ((_CONFIGS, _IMAGE_PROCESSORS), _register_image_processors),
+    "transformers.models.auto.processing_auto": ((_CONFIGS, _PROCESSORS), _register_processors),
+    "transformers.models.auto.tokenization_auto": ((_CONFIGS,), _register_tokenizers),
 }
+_WATCHED = {*_REGISTRATIONS, _CONFIGS, _MODELS, _IMAGE_PROCESSORS, _PROCESSORS}
 
 
 class _RegisterOnImport(MetaPathFinder):
-    """Finds Transformers' Auto modules as ever, and registers FaRL once they have run."""
+    """
+    Finds the watched modules as ever, and registers what can be registered when one of them has run. Ours are watched
+    too, because importing them may be what loads a table: then they are not complete yet when the table is.
+    """
 
     def __init__(self) -> None:
         self._searching = False
+        self.loading: set[str] = set()
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in _REGISTRATIONS or self._searching:
+        if fullname not in _WATCHED or self._searching:
             return None
         self._searching = True
         try:
@@ -99,13 +108,21 @@ class _RegisterOnImport(MetaPathFinder):
         finally:
             self._searching = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _LoaderThatRegisters(spec.loader, _REGISTRATIONS[fullname])
+            spec.loader = _LoaderThatRegisters(spec.loader, self)
         return spec
+
+    def register(self, changed: str | None = None) -> None:
+        """Fills the tables that are loaded; of those, only the ones that `changed` is needed for."""
+        for table, (modules, register) in _REGISTRATIONS.items():
+            if changed is not None and changed != table and changed not in modules:
+                continue
+            if table in sys.modules and not self.loading & {table, *modules}:
+                register()
 
 
 class _LoaderThatRegisters(Loader):
-    def __init__(self, loader: Loader, register: Callable[[], None]):
-        self._loader, self._register = loader, register
+    def __init__(self, loader: Loader, finder: _RegisterOnImport):
+        self._loader, self._finder = loader, finder
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
@@ -113,14 +130,18 @@ class _LoaderThatRegisters(Loader):
     def exec_module(self, module: ModuleType) -> None:
         assert module.__spec__ is not None
         module.__spec__.loader = module.__loader__ = self._loader
-        self._loader.exec_module(module)
-        self._register()
+        self._finder.loading.add(module.__name__)
+        try:
+            self._loader.exec_module(module)
+        finally:
+            self._finder.loading.discard(module.__name__)
+        self._finder.register(module.__name__)
 
 
 def install() -> None:
     """Registers FaRL in the tables that are loaded, and in the others when they are. Repeating it is harmless."""
-    if not any(isinstance(finder, _RegisterOnImport) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _RegisterOnImport())
-    for module, register in _REGISTRATIONS.items():
-        if module in sys.modules:
-            register()
+    if any(isinstance(finder, _RegisterOnImport) for finder in sys.meta_path):
+        return
+    finder = _RegisterOnImport()
+    sys.meta_path.insert(0, finder)
+    finder.register()

@@ -5,7 +5,9 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 CACHE = TESTS.parent / ".cache"
-sys.path[:0] = [str(TESTS), str(TESTS.parent / "scripts"), str(CACHE), str(CACHE / "transformers_tests")]
+sys.path[:0] = [str(TESTS), str(CACHE), str(CACHE / "transformers_tests")]
+# Last: scripts/evaluate.py has the name of a library.
+sys.path.append(str(TESTS.parent / "scripts"))
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
