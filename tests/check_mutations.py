@@ -1,0 +1,104 @@
+"""
+Plants mistakes in a copy of the package, one at a time, and checks that the tests named for each of them fail.
+
+    python tests/check_mutations.py                    # all rooms
+    python tests/check_mutations.py models images      # some of them (files of tests/mutations)
+    python tests/check_mutations.py --match tanh       # mistakes whose file or text contains a word
+
+Run it after changes to tests, or to code that the lists name: a mistake that no test sees is a missing test. It takes
+the time of the named tests for each mistake, about ten seconds. Exit status 1 if any mistake passed unseen, or its text
+is no longer in the file.
+"""
+
+import argparse
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from mutations import Mutation
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = sorted(path.stem for path in (ROOT / "tests" / "mutations").glob("*.py") if path.stem != "__init__")
+# pytest's exit status when tests ran and some failed; others mean that it could not run them.
+TESTS_FAILED = 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rooms", nargs="*", help=f"any of {', '.join(ROOMS)}; all by default")
+    parser.add_argument("--match", default="", help="only mistakes whose file, old or new text contains this")
+    options = parser.parse_args()
+    if unknown := set(options.rooms) - set(ROOMS):
+        parser.error(f"no such room: {', '.join(sorted(unknown))}; there are {', '.join(ROOMS)}")
+    mutations = [
+        mutation
+        for room in options.rooms or ROOMS
+        for mutation in importlib.import_module(f"mutations.{room}").MUTATIONS
+        if any(options.match in text for text in (mutation.file, mutation.old, mutation.new))
+    ]
+    with tempfile.TemporaryDirectory(prefix="farl_mutations.") as folder:
+        copy_repository(Path(folder))
+        tests = sorted({test for mutation in mutations for test in mutation.tests})
+        print(f"{len(mutations)} mistakes; first the {len(tests)} groups of tests without one", flush=True)
+        if status := run_tests(Path(folder), tests):
+            sys.exit(f"The tests fail without any mistake (pytest's status {status}): mend them first.")
+        unseen = 0
+        for number, mutation in enumerate(mutations, start=1):
+            started = time.monotonic()
+            verdict = check(Path(folder), mutation)
+            unseen += verdict != "seen"
+            seconds = time.monotonic() - started
+            change = f"{first_line(mutation.old)} -> {first_line(mutation.new)}"
+            print(f"{number:3}/{len(mutations)} {verdict:7} {seconds:4.0f} s  {mutation.file}: {change}", flush=True)
+    print(f"{len(mutations) - unseen} of {len(mutations)} mistakes seen")
+    sys.exit(bool(unseen))
+
+
+def copy_repository(folder: Path) -> None:
+    """The files of the working tree that git does not ignore, and the fetched common tests of Transformers."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in listed.stdout.decode().split("\0"):
+        if name and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    if (ROOT / ".cache").is_dir() and not (folder / ".cache").exists():
+        (folder / ".cache").symlink_to((ROOT / ".cache").resolve())
+
+
+def check(folder: Path, mutation: Mutation) -> str:
+    """`"seen"`, `"UNSEEN"`, `"STALE"` (the text is not there exactly once) or `"BROKEN"` (pytest could not run)."""
+    path = folder / mutation.file
+    good = path.read_text() if path.is_file() else ""
+    if good.count(mutation.old) != 1:
+        return "STALE"
+    path.write_text(good.replace(mutation.old, mutation.new))
+    try:
+        status = run_tests(folder, list(mutation.tests))
+    finally:
+        path.write_text(good)
+    return {0: "UNSEEN", TESTS_FAILED: "seen"}.get(status, "BROKEN")
+
+
+def run_tests(folder: Path, tests: list[str]) -> int:
+    # No bytecode: a file that changes twice within a second would be taken for the old one.
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
+    return subprocess.run([*command, *tests], cwd=folder, env=environment, stdout=subprocess.DEVNULL).returncode
+
+
+def first_line(text: str) -> str:
+    return text.strip().splitlines()[0][:60] if text.strip() else "nothing"
+
+
+if __name__ == "__main__":
+    main()
