@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from ..version import __version__
-from . import convert, export_code
+from . import convert, export_code, synthesize
 
-SUBCOMMANDS = (convert, export_code)
+SUBCOMMANDS = (convert, export_code, synthesize)
 
 
 def build_parser() -> argparse.ArgumentParser:
