@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     options = build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    # OpenCV's detector cannot be sent to other processes.
+    # OpenCV's threads do not survive the fork of a data loader's worker.
     detected = options.faces == "detected"
     try:
         evaluation = open_evaluation(

@@ -120,12 +120,14 @@ def detected_face(detector: FaceDetector, image: Image.Image, annotation: np.nda
         annotation: (5, 2) points or (4,) box in pixel indices.
 
     Raises:
-        ValueError: If no face is found.
+        ValueError: If no face is found, or points are wanted of a detector that gives boxes only.
     """
     found = detector.detect(image)
     if len(found) == 0:
         raise ValueError("the detector found no face.")
     faces = found.points if annotation.ndim == 2 else found.boxes
+    if faces is None:
+        raise ValueError("the detector gives no five points, which this model's crop is made from.")
     centres = faces.reshape(len(faces), -1, 2).mean(axis=1)
     distances = np.linalg.norm(centres - annotation.reshape(-1, 2).mean(axis=0), axis=1)
     return faces[int(distances.argmin())]

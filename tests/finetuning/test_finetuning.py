@@ -37,7 +37,7 @@ from farl_hf.finetuning.optimizer import parameter_groups
 from farl_hf.finetuning.report import markdown_table, write_pictures, write_report
 from farl_hf.finetuning.run import last_checkpoint
 from farl_hf.finetuning.tasks import ParsingTask
-from farl_hf.inference.detection import DetectedFaces
+from farl_hf.inference.results import Faces
 
 
 @pytest.fixture(scope="module")
@@ -485,10 +485,10 @@ class OffsetDetector:
     def detect(self, image):
         row = self.faces.get(np.asarray(image.convert("RGB")).tobytes())
         if row is None:
-            return DetectedFaces(np.zeros((0, 4)), np.zeros((0, 5, 2)), np.zeros(0))
+            return Faces.empty((image.height, image.width))
         points = np.asarray(row["face_points"], dtype=np.float32)
         both = np.stack([points + 500, points + self.shift])
-        return DetectedFaces(np.zeros((2, 4), dtype=np.float32), both, np.array([0.9, 0.8]))
+        return Faces((image.height, image.width), np.zeros((2, 4)), both, np.array([0.9, 0.8]))
 
 
 def test_detected_faces_take_the_place_of_annotated_ones(data, trained):
