@@ -52,6 +52,31 @@ _BEARDS = {
     "goatee": ("a goatee",),
     "full": ("a beard", "a full beard"),
 }
+# Kinds of backgrounds and of light -> what is said of them, without colours.
+_PLACES = {
+    "wall": ("in front of a wall", "against a wall"),
+    "room": ("in a room", "indoors"),
+    "street": ("in front of a building",),
+    "foliage": ("in front of leaves", "in a garden", "outdoors"),
+    "sky": ("under the sky", "outdoors"),
+    "clouds": ("in front of a cloudy backdrop",),
+    "bokeh": ("with lights in the background", "with a blurred background"),
+    "clutter": ("in front of a lot of things", "with shapes in the background"),
+    "stripes": ("in front of stripes", "with a striped background"),
+    "gradient": ("on a plain background", "plain background"),
+    "plain": ("on a plain background", "plain background"),
+}
+_LIGHTS = {
+    "studio": ("in studio light", "studio light"),
+    "sun": ("in the sun", "on a sunny day"),
+    "overcast": ("on a cloudy day", "in soft daylight"),
+    "room": ("in room light", "by lamplight"),
+    "two lamps": ("by lamplight",),
+    "backlight": ("against the light", "lit from behind"),
+    "coloured": ("in stage light",),
+    "window": ("by a window", "in window light"),
+    "ring": ("in flat light",),
+}
 # CelebA attribute -> what a caption may not say unless the attribute is seen.
 _SEEN = {"glasses": "Eyeglasses", "earrings": "Wearing_Earrings", "necklace": "Wearing_Necklace", "fringe": "Bangs"}
 _HAIR_ATTRIBUTES = {"black": "Black_Hair", "brown": "Brown_Hair", "blond": "Blond_Hair", "grey": "Gray_Hair"}
@@ -87,8 +112,8 @@ def write_captions(
         most: Most captions, at least 1.
         seen: CelebA attributes of each person that hold *and* are seen; what is hidden is not told. By default what
             hats and headscarves cover is taken as hidden, all else as seen.
-        scene: About the picture, all optional: `place` ("in a park") and `light` ("in warm light"), phrases to put
-            after the people; `grey`, whether it has no colours; `view`, a phrase such as "in profile".
+        scene: About the picture, all optional: `background` and `light`, their kinds as the generator names them (one
+            that has no words is not told); `grey` and `blurry`, whether it is so; `yaw` of a single person in degrees.
 
     Raises:
         ValueError: If there is nobody to tell of, or `most` is below 1.
@@ -133,13 +158,24 @@ def _sentence(
         most = 4 if len(people) == 1 else 2
         described = [_described(rng, people[i], _facts(rng, people[i], seen[i], scene), most) for i in order]
         text = _pick(rng, (" and ", " next to ", " with ")).join(described)
-    for name, share in (("view", 0.5), ("place", 0.4), ("light", 0.25)):
-        if scene.get(name) and rng.random() < share:
-            text += f" {scene[name]}"
+    if len(people) == 1 and rng.random() < 0.5:
+        text += _view(rng, scene)
+    for words, kind, share in ((_PLACES, "background", 0.35), (_LIGHTS, "light", 0.2)):
+        if scene.get(kind) in words and rng.random() < share:
+            text += f" {_pick(rng, words[scene[kind]])}"
+    if scene.get("blurry") and rng.random() < 0.3:
+        return f"a blurry photo of {text}"
     if scene.get("grey") and rng.random() < 0.4:
         return f"black and white photo of {text}"
     openings = _SINGLE_OPENINGS if len(people) == 1 else _OPENINGS
     return _pick(rng, openings).format(text) if rng.random() < 0.7 else text
+
+
+def _view(rng: np.random.Generator, scene: Mapping[str, object]) -> str:
+    turn = abs(float(scene.get("yaw", 0.0)))
+    if turn > 60:
+        return _pick(rng, (" in profile", " from the side"))
+    return _pick(rng, (" in three-quarter view", " with the head turned")) if turn > 30 else ""
 
 
 def _described(rng: np.random.Generator, person: Person, facts: list[tuple[str, str]], most: int) -> str:
@@ -165,8 +201,8 @@ def _attribute_list(
     rng.shuffle(facts)
     mood = _mood(rng, people[0])
     words = [_noun(rng, people[0]), *([mood] if mood else []), *facts[: int(rng.integers(1, 7))]]
-    if scene.get("place") and rng.random() < 0.4:
-        words.append(str(scene["place"]))
+    if scene.get("background") in _PLACES and rng.random() < 0.3:
+        words.append(_pick(rng, _PLACES[scene["background"]]))
     return _pick(rng, (", ", " ", " / ", "; "), p=[0.7, 0.14, 0.08, 0.08]).join(words)
 
 

@@ -103,10 +103,13 @@ def test_grey_pictures_have_no_colours():
     assert any("black and white" in c.lower() for c in grey)
 
 
-def test_place_and_light():
-    captions = captions_of(PERSON, scene={"place": "in a park", "light": "in evening light", "view": "in profile"})
-    for phrase in ("in a park", "in evening light", "in profile"):
-        assert 10 < sum(phrase in caption.lower() for caption in captions) < 150
+def test_place_light_and_view():
+    scene = {"background": "foliage", "light": "sun", "yaw": -70.0, "blurry": True}
+    captions = " / ".join(captions_of(PERSON, scene=scene)).lower()
+    for phrase in ("in a garden", "in the sun", "in profile", "a blurry photo of"):
+        assert 3 < captions.count(phrase) < 100
+    plain = " / ".join(captions_of(PERSON, scene={"background": "photo", "light": "?", "yaw": 5.0})).lower()
+    assert not any(phrase in plain for phrase in ("garden", "sun", "profile from", "blurry", "turned", "photo photo"))
 
 
 def test_several_people_are_counted():
