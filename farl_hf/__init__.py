@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         FaRLVisionModel,
     )
     from .models.processing_farl import FaRLProcessor
+    from .weights import pretrained
 
 # Module of this package -> the public names it holds.
 _PUBLIC: dict[str, tuple[str, ...]] = {
@@ -51,6 +52,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "FaRLVisionModel",
     ),
     "models.processing_farl": ("FaRLProcessor",),
+    "weights": ("pretrained",),
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
 _ROOMS = (
@@ -64,6 +66,7 @@ _ROOMS = (
     "models",
     "pretraining",
     "synthetic",
+    "weights",
 )
 
 __all__ = ["__version__", *sorted(_MODULE_OF)]
