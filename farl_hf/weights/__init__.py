@@ -3,7 +3,7 @@ Our own small weights, `farl-tiny`, trained on generated faces only (MIT, weight
 
 The models of the family share their vision tower and more. The package keeps what is shared once (`family.json` says
 which files make up which model) and puts complete folders together when they are first asked for, so that the whole
-family is small and every folder is an ordinary one.
+family is small and every folder is an ordinary one. May import no other room.
 """
 
 import hashlib
