@@ -1,12 +1,19 @@
 # Makes the virtual environment .venv of this checkout, once per change of setup.cfg. Sourced by the other scripts.
-# Usage: source scripts/environment.sh EXTRAS        (e.g. "demo" or "test,demo")
+# Usage: source scripts/environment.sh EXTRAS [lowest]       (e.g. "demo"; with `lowest`, .venv-lowest with the oldest
+# versions that setup.cfg allows)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-stamp=".venv/installed-$1-$(cksum <setup.cfg | cut -d' ' -f1)"
+venv=".venv${2:+-$2}"
+stamp="$venv/installed-$1-$(cksum <setup.cfg | cut -d' ' -f1)"
 if [ ! -f "$stamp" ]; then
-    echo "Installing farl_hf[$1] into .venv (a few minutes, once)"
-    "${PYTHON:-python3}" -m venv .venv
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$1]"
+    echo "Installing farl_hf[$1] into $venv (a few minutes, once)"
+    "${PYTHON:-python3}" -m venv "$venv"
+    if [ "${2:-}" = lowest ]; then
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check uv
+        "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --resolution lowest-direct --editable ".[$1]"
+    else
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$1]"
+    fi
     touch "$stamp"
 fi

@@ -2,8 +2,8 @@
 """
 Fetch the common tests of the installed Transformers version, which our model classes must pass.
 
-They are part of the source distribution on the package index, not of the wheel. They go to .cache/transformers_tests
-in this checkout; a second run finds them there.
+They are part of the source distribution on the package index, not of the wheel. They go to
+.cache/transformers-VERSION in this checkout; a second run finds them there.
 """
 
 import re
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import transformers
 
-TARGET = Path(__file__).parent.parent / ".cache" / "transformers_tests"
+TARGET = Path(__file__).parent.parent / f".cache/transformers-{transformers.__version__}/transformers_tests"
 # Parts of the repository that the source distribution leaves out: text generation, which FaRL has not, exporters, a
 # list of settings that every config must take, and a cache of downloads.
 LEFT_OUT = {
@@ -38,7 +38,7 @@ LEFT_OUT = {
 
 
 def main() -> None:
-    stamp = TARGET / f"version-{transformers.__version__}"
+    stamp = TARGET / "complete"
     if stamp.exists():
         return
     requirement = f"transformers=={transformers.__version__}"

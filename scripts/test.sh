@@ -1,5 +1,13 @@
 #!/usr/bin/env bash
-# Makes the environment and runs the linter and every test. Arguments go to pytest: bash scripts/test.sh -k converter
+# Makes the environment, runs the linter and every test.
+#   bash scripts/test.sh -k converter     arguments go to pytest: these tests alone
+#   bash scripts/test.sh --lowest         the fast tests with the oldest versions that setup.cfg allows
+if [ "${1:-}" = "--lowest" ]; then
+    shift
+    source "$(dirname "$0")/environment.sh" test lowest
+    .venv-lowest/bin/python scripts/fetch_transformers_tests.py
+    OMP_NUM_THREADS=1 exec .venv-lowest/bin/python -m pytest --numprocesses 2 "$@"
+fi
 source "$(dirname "$0")/environment.sh" test
 
 .venv/bin/ruff check .
@@ -8,7 +16,8 @@ source "$(dirname "$0")/environment.sh" test
 # One thread a worker: tiny models gain nothing from more, and the workers would fight over the cores.
 OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --durations 15 "$@"
 # Full-size networks, memory and the demonstration use all cores, one test after the other.
-[ $# -gt 0 ] || .venv/bin/python -m pytest -m slow tests/models/test_golden.py tests/models/test_image_processing_farl.py tests/scripts/test_demo.py
+[ $# -gt 0 ] || .venv/bin/python -m pytest -m slow tests/models/test_golden.py tests/models/test_image_processing_farl.py \
+    tests/scripts/test_demo.py
 # Two of the five memorisation checks; the README has the command for all.
 [ $# -gt 0 ] || OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m slow --numprocesses 2 tests/finetuning/test_finetuning.py \
     -k "celebamask_hq or ibug300w"

@@ -1,10 +1,11 @@
 """Puts the helpers of tests, the scripts and the fetched common tests of Transformers on the path."""
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 TESTS = Path(__file__).parent
-CACHE = TESTS.parent / ".cache"
+CACHE = TESTS.parent / f".cache/transformers-{version('transformers')}"
 sys.path[:0] = [str(TESTS), str(CACHE), str(CACHE / "transformers_tests")]
 # Last: scripts/evaluate.py has the name of a library.
 sys.path.append(str(TESTS.parent / "scripts"))
