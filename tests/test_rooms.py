@@ -185,10 +185,10 @@ def test_wheel_holds_the_package_and_nothing_else(tmp_path):
         pytest.skip("not a checkout")
     source = tmp_path / "source"
     for name in files.stdout.split("\n"):
-        if name.startswith("farl_hf/") or name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-            if (ROOT / name).is_file():
-                (source / name).parent.mkdir(parents=True, exist_ok=True)
-                (source / name).write_bytes((ROOT / name).read_bytes())
+        needed = name.startswith("farl_hf/") or name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE")
+        if needed and (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
     build = [
         sys.executable,
         "-c",
