@@ -1,17 +1,16 @@
 """Image processors: CLIP's for whole images, and aligned face crops with the way back to the photo."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import nn
 from transformers import BatchFeature, CLIPImageProcessor, CLIPImageProcessorPil
 from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, load_image
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from .geometry_farl import (
     box_crop_matrix,
@@ -25,8 +24,7 @@ from .geometry_farl import (
     pixel_grid,
     warp_image,
 )
-
-ImageLike = Image.Image | np.ndarray | torch.Tensor | str
+from .image_loading_farl import ImageLike, to_rgb_tensor
 
 # Crops that the FaRL repository's networks see are cut at this size and resized inside of the network to 448.
 _FARL_CANVAS = 512
@@ -67,6 +65,19 @@ class FaceTransform:
     warp_factor: float
     convention: str
     whole: bool = False
+
+
+class FaceTransforms(list[FaceTransform]):
+    """
+    One [`FaceTransform`] per face, and the sizes of the photos that they are of, those without a face among them.
+
+    Attributes:
+        image_sizes: (height, width) in pixels of every photo of the call.
+    """
+
+    def __init__(self, transforms: Iterable[FaceTransform], image_sizes: Iterable[tuple[int, int]]):
+        super().__init__(transforms)
+        self.image_sizes = list(image_sizes)
 
 
 @dataclass
@@ -160,46 +171,50 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
     ) -> BatchFeature:
         """
         Args:
-            images: One image or a list of images of any sizes. PIL images are turned upright (EXIF) and converted to
-                RGB, paths and URLs are loaded; arrays are (height, width, 3) or (height, width); tensors are (3,
-                height, width), stay on their device and keep their gradient. Integers span their type's range, floats
-                [0, 1].
+            images: One image or a list of images of any sizes, see [`to_rgb_tensor`], or a batch of four dimensions.
             face_points: For each image (faces, 5, 2) points: eyes, nose tip, mouth corners, the image's left side
-                first, x then y in `convention`. For one image the array itself.
+                first, x then y in `convention`, in the upright image. For one image the array itself. `[]` for an image
+                without a face.
             boxes: For each image (faces, 4) boxes x1, y1, x2, y2, in place of points with `align="box"`.
-            return_tensors: `"pt"`.
+            return_tensors: `"pt"`, or `"np"` for arrays.
 
         Returns:
             `pixel_values` (all faces, 3, size, size) float32, and `face_transforms`, a list of one [`FaceTransform`]
-            per face, both in the order of the images. Without points and boxes every image is one crop, resized as a
-            whole. An image with zero faces is an ordinary input; without any face `pixel_values` is (0, 3, size, size).
+            per face, both in the order of the images. With `align=None` every image is one crop, resized as a whole,
+            and points or boxes are not looked at. An image with zero faces is an ordinary input; without any face
+            `pixel_values` is (0, 3, size, size).
 
         Raises:
             ValueError: If an image is unreadable or smaller than 2 pixels, or a face is degenerate (the message names
-                the image and the face), or the recipe needs the other kind of annotation.
+                the image and the face), or points or boxes are missing or not what the recipe needs.
         """
-        if return_tensors != "pt":
-            raise ValueError(f"FaRLFaceImageProcessor returns PyTorch tensors: return_tensors={return_tensors!r}.")
-        if isinstance(images, list | tuple):
-            annotations = face_points if face_points is not None else boxes
-        else:
-            images, annotations = [images], face_points if face_points is not None else boxes
-            annotations = None if annotations is None else [annotations]
+        if return_tensors not in ("pt", "np"):
+            raise ValueError(f"return_tensors is {return_tensors!r}: choose 'pt' for tensors or 'np' for arrays.")
+        self._check_annotation_kind(face_points, boxes)
+        annotations = face_points if face_points is not None else boxes
+        if isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4:
+            images = list(images)
+        elif not isinstance(images, list | tuple):
+            images, annotations = [images], None if annotations is None else [annotations]
         if annotations is not None and len(annotations) != len(images):
             raise ValueError(f"There are {len(images)} images but face annotations for {len(annotations)}.")
-        self._check_annotation_kind(face_points, boxes)
-        crops, transforms = [], []
+        crops, transforms, image_sizes = [], [], []
         for index, image in enumerate(images):
             pixels = to_rgb_tensor(image, index)
-            if annotations is None or self.align is None:
+            if self.align is None:
                 cropped, found = self._whole(pixels, index)
             else:
                 cropped, found = self._cut(pixels, index, annotations[index])
             crops.append(cropped)
             transforms.extend(found)
+            image_sizes.append(tuple(pixels.shape[-2:]))
         pixel_values = torch.cat(crops) if crops else torch.zeros(0, 3, self.size, self.size)
         mean, std = (pixel_values.new_tensor(v).view(3, 1, 1) for v in (self.image_mean, self.image_std))
-        return BatchFeature({"pixel_values": (pixel_values - mean) / std, "face_transforms": transforms})
+        pixel_values = (pixel_values - mean) / std
+        if return_tensors == "np":
+            pixel_values = pixel_values.detach().cpu().numpy()
+        transforms = FaceTransforms(transforms, image_sizes)
+        return BatchFeature({"pixel_values": pixel_values, "face_transforms": transforms})
 
     def _check_annotation_kind(self, face_points: Any, boxes: Any) -> None:
         if face_points is not None and boxes is not None:
@@ -208,6 +223,12 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
             raise ValueError("This processor cuts faces by their boxes (align='box'): give boxes, not face_points.")
         if self.align not in ("box", None) and boxes is not None:
             raise ValueError(f"This processor cuts faces by five points (align={self.align!r}): give face_points.")
+        if self.align is not None and face_points is None and boxes is None:
+            wanted = "their boxes=..." if self.align == "box" else "their five points, face_points=..."
+            raise ValueError(
+                f"This processor cuts faces out of photos (align={self.align!r}): give {wanted}, as a face detector "
+                "finds them; or set processor.align = None for images that are aligned crops already."
+            )
 
     @property
     def crop_size(self) -> int:
@@ -227,6 +248,9 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
     def _cut(self, pixels: torch.Tensor, index: int, annotation: Any) -> tuple[torch.Tensor, list[FaceTransform]]:
         image_size = tuple(pixels.shape[-2:])
         row = (4,) if self.align == "box" else (5, 2)
+        if annotation is None:
+            what = "boxes are" if self.align == "box" else "face_points is"
+            raise ValueError(f"Image {index}: {what} None: give the faces, or [] where there is none.")
         faces = annotation if isinstance(annotation, torch.Tensor) else torch.from_numpy(np.asarray(annotation))
         faces = faces.to(pixels.device, torch.float32)
         if faces.numel() == 0:
@@ -286,8 +310,8 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
                 decoding in the crop. Only with convention `"facer"`.
 
         Returns:
-            For each photo up to the last one with a face (faces, num_landmarks, 2) float32, x and y as pixel indices,
-            the centre of the first pixel at (0, 0).
+            For each photo (faces, num_landmarks, 2) float32, x and y as pixel indices, the centre of the first pixel at
+            (0, 0).
         """
         self._check_count(len(outputs.landmarks), face_transforms)
         landmarks = [
@@ -296,11 +320,10 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
             else self._points_to_photo(outputs.landmarks[i], transform)
             for i, transform in enumerate(face_transforms)
         ]
-        count = max((transform.image_index for transform in face_transforms), default=-1) + 1
         empty = outputs.landmarks.new_zeros(0, *outputs.landmarks.shape[1:])
         return [
             torch.stack(found) if (found := _of_image(landmarks, face_transforms, index)) else empty
-            for index in range(count)
+            for index in range(_count_photos(face_transforms))
         ]
 
     def _points_to_photo(self, landmarks: torch.Tensor, transform: FaceTransform) -> torch.Tensor:
@@ -330,7 +353,7 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
         Args:
             outputs: Of [`FaRLForFaceParsing`], with `logits` (faces, classes, height, width).
             face_transforms: What the call returned beside the `pixel_values`. `None` takes the logits as whole images.
-            target_sizes: (height, width) per image, for whole images that are wanted at another size.
+            target_sizes: (height, width) per photo, for whole images that are wanted at another size.
             output: `"labels"`, `"faces"` or `"probabilities"`.
             return_segmentation_scores: Of whole images, return Transformers' output with `segmentation` and
                 `segmentation_scores`, the interpolated logits (classes, height, width).
@@ -346,12 +369,19 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
             sizes = target_sizes or [tuple(logits.shape[-2:])] * len(logits)
             if len(sizes) != len(logits):
                 raise ValueError(f"There are {len(logits)} images in the batch but {len(sizes)} target_sizes.")
-            face_transforms = [_whole_transform(i, tuple(map(int, size))) for i, size in enumerate(sizes)]
+            sizes = [tuple(map(int, size)) for size in sizes]
+            face_transforms = FaceTransforms([_whole_transform(i, size) for i, size in enumerate(sizes)], sizes)
         elif target_sizes is not None:
-            face_transforms = [
-                _whole_transform(t.image_index, tuple(target_sizes[t.image_index])) if t.whole else t
-                for t in face_transforms
-            ]
+            sizes = _image_sizes(face_transforms)
+            if len(target_sizes) != len(sizes):
+                raise ValueError(f"There are {len(sizes)} photos but {len(target_sizes)} target_sizes.")
+            for t in face_transforms:
+                if t.whole:
+                    sizes[t.image_index] = tuple(map(int, target_sizes[t.image_index]))
+            face_transforms = FaceTransforms(
+                [_whole_transform(t.image_index, sizes[t.image_index]) if t.whole else t for t in face_transforms],
+                sizes,
+            )
         self._check_count(len(logits), face_transforms)
         if output not in ("labels", "faces", "probabilities"):
             raise ValueError(f"output is {output!r}: choose 'labels', 'faces' or 'probabilities'.")
@@ -361,9 +391,8 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
             pairs = zip(logits, face_transforms, strict=True)
             return [_segment_face(face_logits, t, probabilities=output == "probabilities") for face_logits, t in pairs]
 
-        sizes = {t.image_index: t.image_size for t in face_transforms}
-        count = max(sizes, default=-1) + 1
-        maps = [torch.zeros(sizes.get(i, (0, 0)), dtype=torch.long, device=logits.device) for i in range(count)]
+        sizes = _image_sizes(face_transforms)
+        maps = [torch.zeros(size, dtype=torch.long, device=logits.device) for size in sizes]
         for face_logits, transform in reversed(list(zip(logits, face_transforms, strict=True))):
             face = _segment_face(face_logits, transform)
             x1, y1, x2, y2 = face.box
@@ -386,6 +415,27 @@ def _of_image(items: Sequence, face_transforms: Sequence[FaceTransform], index: 
     return [item for item, t in zip(items, face_transforms, strict=True) if t.image_index == index]
 
 
+def _count_photos(face_transforms: Sequence[FaceTransform]) -> int:
+    """The photos of the call; of a plain list of transforms, those up to the last with a face."""
+    if isinstance(face_transforms, FaceTransforms):
+        return len(face_transforms.image_sizes)
+    return max((transform.image_index for transform in face_transforms), default=-1) + 1
+
+
+def _image_sizes(face_transforms: Sequence[FaceTransform]) -> list[tuple[int, int]]:
+    """(height, width) of every photo."""
+    if isinstance(face_transforms, FaceTransforms):
+        return list(face_transforms.image_sizes)
+    sizes = {transform.image_index: transform.image_size for transform in face_transforms}
+    count = _count_photos(face_transforms)
+    if absent := sorted(set(range(count)) - sizes.keys()):
+        raise ValueError(
+            f"Photo {absent[0]} has no face, and a plain list of face_transforms does not know its size: give them as "
+            "the processor returned them."
+        )
+    return [sizes[index] for index in range(count)]
+
+
 def _whole_transform(index: int, size: tuple[int, int]) -> FaceTransform:
     matrix = torch.diag(torch.tensor([1 / size[1], 1 / size[0], 1.0]))
     return FaceTransform(index, size, matrix, 1, 0.0, "facer", whole=True)
@@ -400,35 +450,6 @@ def _resize_to(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         return images
     # No antialias: what OpenCV's bilinear resize and the original network do.
     return nn.functional.interpolate(images, size=tuple(size), mode="bilinear", align_corners=False)
-
-
-def to_rgb_tensor(image: ImageLike, index: int = 0) -> torch.Tensor:
-    """
-    (3, height, width) float32 in [0, 1] from a PIL image, path, URL, array or tensor, see [`FaRLFaceImageProcessor`].
-    `index` names the image in errors.
-    """
-    if isinstance(image, str):
-        image = load_image(image)
-    if isinstance(image, Image.Image):
-        image = ImageOps.exif_transpose(image)
-        # Pillow would cut 16-bit grey levels off at 255.
-        image = np.asarray(image) if image.mode.startswith("I;16") else np.asarray(image.convert("RGB"))
-    pixels = image
-    if isinstance(pixels, np.ndarray):
-        pixels = torch.from_numpy(np.array(pixels))  # a copy: arrays of PIL images are read-only
-        pixels = pixels[None] if pixels.ndim == 2 else pixels.movedim(-1, 0)
-    if not isinstance(pixels, torch.Tensor):
-        raise ValueError(f"Image {index} is a {type(image).__name__}: give a PIL image, a path, an array or a tensor.")
-    if pixels.ndim != 3 or pixels.shape[0] not in (1, 3):
-        shape = tuple(pixels.shape)
-        raise ValueError(f"Image {index} has shape {shape}: tensors are (3, height, width), arrays (height, width, 3).")
-    if min(pixels.shape[-2:]) < 2:
-        raise ValueError(f"Image {index} is {pixels.shape[-1]} x {pixels.shape[-2]} pixels: it needs at least 2 x 2.")
-    if pixels.dtype == torch.bool or pixels.is_complex():
-        raise ValueError(f"Image {index} is of type {pixels.dtype}: give integers or floats in [0, 1].")
-    if not pixels.is_floating_point():
-        pixels = pixels.float() / torch.iinfo(pixels.dtype).max
-    return pixels.float().expand(3, -1, -1)
 
 
 def _segment_face(logits: torch.Tensor, transform: FaceTransform, probabilities: bool = False) -> FaceSegmentation:
@@ -517,4 +538,11 @@ class _LabelLookup:
         )[0, :, 0]
 
 
-__all__ = ["FaRLFaceImageProcessor", "FaRLImageProcessor", "FaRLImageProcessorPil", "FaceSegmentation", "FaceTransform"]
+__all__ = [
+    "FaRLFaceImageProcessor",
+    "FaRLImageProcessor",
+    "FaRLImageProcessorPil",
+    "FaceSegmentation",
+    "FaceTransform",
+    "FaceTransforms",
+]

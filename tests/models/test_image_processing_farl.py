@@ -1,5 +1,6 @@
 """Face crops and the way back."""
 
+import copy
 import math
 import resource
 from types import SimpleNamespace
@@ -140,8 +141,41 @@ def test_no_faces_is_an_ordinary_result():
     processor = FaRLFaceImageProcessor(align="lapa", size=64)
     inputs = processor(Image.new("RGB", (100, 100)), face_points=[])
     assert inputs.pixel_values.shape == (0, 3, 64, 64) and inputs["face_transforms"] == []
-    assert processor.post_process_landmarks(SimpleNamespace(landmarks=torch.zeros(0, 68, 2)), []) == []
-    assert processor.post_process_semantic_segmentation(SimpleNamespace(logits=torch.zeros(0, 11, 8, 8)), []) == []
+    outputs = SimpleNamespace(landmarks=torch.zeros(0, 68, 2), logits=torch.zeros(0, 11, 8, 8))
+    (landmarks,) = processor.post_process_landmarks(outputs, inputs["face_transforms"])
+    assert landmarks.shape == (0, 68, 2)
+    (labels,) = processor.post_process_semantic_segmentation(outputs, inputs["face_transforms"])
+    assert labels.shape == (100, 100) and not labels.any()
+    for kind in ("faces", "probabilities"):
+        assert processor.post_process_semantic_segmentation(outputs, inputs["face_transforms"], output=kind) == []
+
+
+@pytest.mark.parametrize("counts", [[1, 2, 0], [0, 1, 0], [0, 0, 0], [2]])
+def test_one_answer_per_photo(counts):
+    processor = FaRLFaceImageProcessor(align="lapa", size=64, convention="facer")
+    sizes = [(60, 80), (50, 70), (90, 40)][: len(counts)]
+    points = [np.array([five_points((30, 30), 25)] * count).reshape(-1, 5, 2) for count in counts]
+    inputs = processor([torch.rand(3, *size) for size in sizes], face_points=points)
+    outputs = SimpleNamespace(landmarks=torch.full((sum(counts), 68, 2), 0.5), logits=torch.zeros(sum(counts), 2, 8, 8))
+    outputs.logits[:, 1] = 1
+    for given in (inputs["face_transforms"], copy.deepcopy(inputs["face_transforms"])):
+        maps = processor.post_process_semantic_segmentation(outputs, given)
+        assert [tuple(labels.shape) for labels in maps] == sizes
+        assert [bool(labels.any()) for labels in maps] == [count > 0 for count in counts]
+        landmarks = processor.post_process_landmarks(outputs, given)
+        assert [len(found) for found in landmarks] == counts
+    if counts == [0, 1, 0]:
+        with pytest.raises(ValueError, match=r"Photo 0 has no face.*as the processor returned them"):
+            processor.post_process_semantic_segmentation(outputs, list(inputs["face_transforms"]))
+
+
+@pytest.mark.parametrize("align, message", [("lapa", r"face_points=.*align = None"), ("box", r"boxes=.*align = None")])
+def test_cutting_needs_to_know_where(align, message):
+    processor = FaRLFaceImageProcessor(align=align, size=64)
+    with pytest.raises(ValueError, match=message):
+        processor(torch.rand(3, 80, 90))
+    processor.align = None
+    assert processor(torch.rand(3, 80, 90)).pixel_values.shape == (1, 3, 64, 64)
 
 
 def test_whole_images():
@@ -212,6 +246,8 @@ def test_bad_images():
         processor(torch.rand(3, 9, 9), boxes=[[5, 5, 5, 8]])
     with pytest.raises(ValueError, match="shape"):
         processor(torch.rand(2, 9, 9), boxes=[[0, 0, 5, 5]])
+    with pytest.raises(ValueError, match=r"Image 1: boxes are None.*\[\] where there is none"):
+        processor([torch.rand(3, 9, 9)] * 2, boxes=[[[0, 0, 5, 5]], None])
     with pytest.raises(ValueError, match="1 images but face annotations for 2"):
         processor([torch.rand(3, 9, 9)], boxes=[[], []])
     with pytest.raises(ValueError, match="outputs for 2 faces but 0"):
