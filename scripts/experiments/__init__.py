@@ -1,1 +1,4 @@
-"""Experiments on generated faces, whose tables the README shows: what pre-training learns, and what it is good for."""
+"""
+Experiments on generated faces: what pre-training learns, what it is good for, what each effect of the pictures is worth;
+and the contact sheets that show them.
+"""
