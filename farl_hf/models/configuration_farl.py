@@ -1,5 +1,8 @@
 """Configurations of the FaRL models: text tower, vision tower, and the dual encoder with its task heads."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
@@ -161,8 +164,15 @@ class FaRLConfig(PreTrainedConfig):
     sub_configs = {"text_config": FaRLTextConfig, "vision_config": FaRLVisionConfig}
     keys_to_ignore_at_inference = ["hidden_states", "attentions", "heatmaps", "coord_loss", "heatmap_loss"]
 
-    text_config: dict | FaRLTextConfig | None = None
-    vision_config: dict | FaRLVisionConfig | None = None
+    if TYPE_CHECKING:
+        # Whatever is given, this is what there is once the object is made.
+        text_config: FaRLTextConfig
+        vision_config: FaRLVisionConfig
+        out_indices: Sequence[int]
+    else:
+        text_config: dict | FaRLTextConfig | None = None
+        vision_config: dict | FaRLVisionConfig | None = None
+        out_indices: list[int] | tuple[int, ...] | None = None
     projection_dim: int = 512
     logit_scale_init_value: int | float = 2.6593
     initializer_range: float = 0.02
@@ -170,7 +180,6 @@ class FaRLConfig(PreTrainedConfig):
     mim_num_layers: int = 1
     mim_vocab_size: int = 8192
     mim_loss_weight: int | float = 1.0
-    out_indices: list[int] | tuple[int, ...] | None = None
     head_channels: int = 768
     neck_channels: int | None = None
     pool_scales: list[int] | tuple[int, ...] = (1, 2, 3, 6)
