@@ -3,9 +3,14 @@
 Score a fine-tuned or converted model on a benchmark, beside the authors' numbers.
 
     python scripts/evaluate.py --model farl-lapa --dataset lapa --data_dir data --output result.json
+
+Own data (--dataset own) are scored as what the model was fine-tuned for; see scripts/finetune.py --help for their form.
+
+    python scripts/evaluate.py --model hair --dataset own --data_dir data
 """
 
 import argparse
+import json
 import logging
 import sys
 from pathlib import Path
@@ -19,8 +24,10 @@ from farl_hf.inference.detection import YuNetDetector
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="folder of a task model or adapter")
-    parser.add_argument("--dataset", required=True, choices=tuple(BENCHMARKS))
-    parser.add_argument("--data_dir", required=True, help="folder of the data set in its official layout")
+    parser.add_argument("--dataset", required=True, choices=(*BENCHMARKS, "own"))
+    parser.add_argument("--data_dir", required=True, help="folder of the data set in its official layout, or own data")
+    parser.add_argument("--columns", type=json.loads, help='of own data, as JSON: {"image": "photo", "labels": "mask"}')
+    parser.add_argument("--colours", nargs="+", help="of own masks in RGB: a colour per class, e.g. 000000 ff0000")
     parser.add_argument("--split", default="test", help="split or subset (default: %(default)s)")
     parser.add_argument("--convention", choices=("farl", "facer"), help="inference path; default: the model's own")
     parser.add_argument(
@@ -56,6 +63,8 @@ def main(arguments: list[str]) -> int:
             device=options.device,
             skip_bad=options.skip_bad,
             jpeg_round_trip=options.jpeg_round_trip,
+            columns=options.columns,
+            colours=options.colours,
         )
         result = evaluation.run(options.batch_size, 0 if detected else options.num_workers, options.skip_bad)
     except (ValueError, OSError, ImportError) as error:

@@ -6,8 +6,18 @@ Fine-tune FaRL on a benchmark or on own data.
     python scripts/finetune.py --dataset wflw --data_dir data --model farl-base --tuning lora --head_channels 256 \
         --train_data_ratio 0.1 --output_dir farl-wflw-lora
 
-Every flag of transformers.TrainingArguments works beside ours; the recipe (--recipe short or paper) sets their
-defaults. A killed run goes on where it stopped when the same command is given again.
+Own data are a folder with a subfolder per split (train, validation, test), each with images/ and the truth beside it:
+labels/*.png, landmarks.csv, landmarks/*.pts, keypoints.json (COCO) or attributes.csv.
+
+    python scripts/finetune.py --dataset own --data_dir data --task parsing --names background skin hair \
+        --model farl-base --output_dir hair
+
+The flags of transformers.TrainingArguments work beside ours, and the recipe (--recipe short or paper) sets their
+defaults: --learning_rate is that of neck and head; the paper's --lr_scheduler_type is constant with a tenth from epoch
+200 on, and any other takes its place. Label smoothing, optimizers that divide the parameters by themselves, and FSDP
+with averaged weights are refused. Scores are computed face by face, so the flags of how the Trainer gathers predictions
+(--eval_accumulation_steps, --batch_eval_metrics and their like) change nothing. A killed run goes on where it stopped
+when the same command is given again.
 """
 
 import logging
@@ -15,7 +25,9 @@ import sys
 
 from transformers import HfArgumentParser, TrainingArguments
 
-from farl_hf.finetuning.run import FinetuneConfig, finetune, recipe_defaults, results_table
+from farl_hf.finetuning import FinetuneConfig, finetune
+from farl_hf.finetuning.recipes import recipe_defaults
+from farl_hf.finetuning.results import results_table
 
 
 def parse(arguments: list[str]) -> tuple[FinetuneConfig, TrainingArguments]:

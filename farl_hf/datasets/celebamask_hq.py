@@ -63,16 +63,9 @@ def load_celebamask_hq(
         }
     )
     columns = {name: [] for name in features}
-    for number, line in enumerate(mapping.read_text().splitlines()[1:], start=2):
-        fields = line.split()
-        if not fields:
-            continue
-        if len(fields) != 3 or not fields[0].isdigit() or fields[2] not in partition:
-            bad.report(ValueError(f"{mapping}, line {number}: not an index and a file of {root}'s partition: {line!r}"))
-            continue
-        if partition[fields[2]] != split:
-            continue
-        index = int(fields[0])
+    hq_index = _read_mapping(mapping, partition, bad)
+    # The original's order, on which its few-shot subsets depend.
+    for index in (hq_index[file] for file, part in partition.items() if part == split and file in hq_index):
         try:
             image = str(require(root / "CelebA-HQ-img" / f"{index}.jpg", SOURCE))
         except FileNotFoundError as error:
@@ -93,6 +86,20 @@ def load_celebamask_hq(
     check_count(f"CelebAMask-HQ {split} in {root}", len(columns["name"]), COUNTS[split], strict)
     description = f"CelebAMask-HQ, class ids of {', '.join(CELEBAMASK_HQ_LABELS)}"
     return build_dataset(columns, features, description).with_transform(_compose)
+
+
+def _read_mapping(path: Path, partition: dict[str, str], bad: BadSamples) -> dict[str, int]:
+    """CelebA file name -> CelebA-HQ index."""
+    indices = {}
+    for number, line in enumerate(path.read_text().splitlines()[1:], start=2):
+        fields = line.split()
+        if not fields:
+            continue
+        if len(fields) != 3 or not fields[0].isdigit() or fields[2] not in partition:
+            bad.report(ValueError(f"{path}, line {number}: not an index and a file of the partition: {line!r}"))
+            continue
+        indices[fields[2]] = int(fields[0])
+    return indices
 
 
 def _read_partition(path: Path, bad: BadSamples) -> dict[str, str]:

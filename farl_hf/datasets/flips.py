@@ -4,7 +4,17 @@ What a mirror image does to landmark indices and class ids.
 The original trains and tests without flips; these tables serve the optional flip augmentation.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+
+from .labels import (
+    CELEBAMASK_HQ_FACER_NAMES,
+    CELEBAMASK_HQ_FARL_NAMES,
+    CELEBAMASK_HQ_LABELS,
+    LAPA_FACER_NAMES,
+    LAPA_FARL_NAMES,
+    LAPA_LABELS,
+)
 
 # Each chain runs across the face from the image's left to its right, so that its mirror image is the reversed chain.
 # Layouts: 68 is iBUG's, 98 WFLW's, 106 LaPa's (JD-landmark), 19 AFLW's.
@@ -47,6 +57,12 @@ _CHAINS: dict[int, list[Iterable[int]]] = {
     ],
     19: [range(6), range(6, 12), range(12, 15), range(15, 18)],
 }
+# Names under which the label sets are known, see `labels.py`.
+_KNOWN_NAMES = {
+    "lapa": (LAPA_LABELS, LAPA_FARL_NAMES, LAPA_FACER_NAMES),
+    "celebamask_hq": (CELEBAMASK_HQ_LABELS, CELEBAMASK_HQ_FARL_NAMES, CELEBAMASK_HQ_FACER_NAMES),
+}
+_OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
 # Class ids of a left and a right part, see `labels.py`.
 _LABEL_PAIRS = {"lapa": (11, [(2, 3), (4, 5)]), "celebamask_hq": (19, [(4, 5), (6, 7), (8, 9)])}
 
@@ -73,3 +89,20 @@ def flip_permutation(layout: int | str) -> list[int]:
         for index, mirrored in zip(chain, reversed(chain), strict=True):
             permutation[index] = mirrored
     return permutation
+
+
+def class_flip_permutation(names: Sequence[str]) -> list[int]:
+    """
+    [`flip_permutation`] of label maps by the names of their classes. LaPa's and CelebAMask-HQ's sets, under our, FaRL's
+    or facer's names, have their tables; of others, names that differ only in the words left and right (or l and r)
+    change places.
+
+    Args:
+        names: Class names in the order of their ids.
+    """
+    lowered = [name.lower() for name in names]
+    for layout, known in _KNOWN_NAMES.items():
+        if lowered in ([name.lower() for name in those] for those in known):
+            return flip_permutation(layout)
+    mirrored = ["".join(_OTHER_SIDE.get(word, word) for word in re.split(r"([^a-z]+)", name)) for name in lowered]
+    return [lowered.index(other) if other in lowered else i for i, other in enumerate(mirrored)]

@@ -5,9 +5,12 @@ May import `inference`, `hub`, `datasets`, `metrics` and `models`; not `pretrain
 """
 
 from .benchmarks import BENCHMARKS, Benchmark, own_benchmark
+from .configuration import FinetuneConfig
 from .evaluation import Evaluation, open_evaluation
 from .lora import load_task_model
-from .run import FinetuneConfig, FinetuneResult, default_training_arguments, finetune
+from .recipes import default_training_arguments
+from .results import FinetuneResult
+from .run import finetune
 
 __all__ = [
     "BENCHMARKS",

@@ -12,7 +12,7 @@ from ..datasets.celebamask_hq import load_celebamask_hq
 from ..datasets.ibug300w import load_ibug300w
 from ..datasets.labels import CELEBA_ATTRIBUTES, CELEBAMASK_HQ_LABELS, LAPA_LABELS
 from ..datasets.lapa import load_lapa
-from ..datasets.own_data import load_own_data
+from ..datasets.own_data import load_own_data, own_splits
 from ..datasets.wflw import load_wflw
 from ..models.image_processing_farl import FaRLFaceImageProcessor
 from .augmentation import (
@@ -40,6 +40,7 @@ class Benchmark:
             soon after: from there on the paper's recipe over-fits.
         milestone: Epoch from which the paper's recipe divides the learning rate by 10.
         validation_split: Official validation split, if there is one.
+        list_splits: `list_splits(data_dir)` names the splits, where they are not known beforehand.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Benchmark:
     short_epochs: int
     milestone: int = 200
     validation_split: str | None = None
+    list_splits: Callable[[str], list[str]] | None = None
 
     def processor(
         self, image_size: int, convention: str, target_face_scale: float | None = None
@@ -74,7 +76,7 @@ BENCHMARKS = {
         Benchmark(
             "lapa",
             load_lapa,
-            ParsingTask(LAPA_LABELS, "lapa"),
+            ParsingTask(LAPA_LABELS),
             {"align": "lapa", "warp_factor": 0.8},
             short_epochs=60,
             **_PARSING,
@@ -82,7 +84,7 @@ BENCHMARKS = {
         Benchmark(
             "celebamask_hq",
             load_celebamask_hq,
-            ParsingTask(CELEBAMASK_HQ_LABELS, "celebamask_hq"),
+            ParsingTask(CELEBAMASK_HQ_LABELS),
             {"align": None},
             short_epochs=30,
             **_PARSING,
@@ -150,7 +152,7 @@ def own_benchmark(
     """
 
     def load(source: str, split: str, skip_bad: bool = False, strict: bool = False) -> datasets.Dataset:
-        return load_own_data(source, split, columns, skip_bad)
+        return load_own_data(source, split, columns, skip_bad, task.column)
 
     settings = {
         "parsing": {"augmentation": PARSING_AUGMENTATION, "head_lr": 1e-3},
@@ -164,5 +166,6 @@ def own_benchmark(
         {"align": align, "target_face_scale": target_face_scale},
         paper_epochs=epochs,
         short_epochs=epochs,
+        list_splits=own_splits,
         **settings[task.name],
     )

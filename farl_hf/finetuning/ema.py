@@ -15,23 +15,29 @@ def moving_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 class ExponentialMovingAverage:
     """
-    `average = decay * average + (1 - decay) * weight` after every step, from the initial weights on, without warm-up.
-    Running statistics are averaged too; integer buffers are the model's own.
+    `average = decay * average + (1 - decay) * weight` after every step, from the initial weights on. Running statistics
+    are averaged too; integer buffers are the model's own.
 
     Args:
         model: Whose weights are averaged.
         decay: 0.999 in the original: a horizon of 1,000 steps.
+        warmup: Whether the decay grows as `(1 + n) / (10 + n)` after `n` steps until it reaches `decay`, so that a
+            short run's average leaves its start behind. The original has none.
     """
 
-    def __init__(self, model: nn.Module, decay: float = 0.999):
-        self.decay = decay
+    def __init__(self, model: nn.Module, decay: float = 0.999, warmup: bool = False):
+        self.decay, self.warmup = decay, warmup
         self.average = {name: tensor.clone() for name, tensor in moving_tensors(model).items()}
 
+    def decay_at(self, step: int) -> float:
+        """Decay of the update that follows optimizer step number `step`, the first of which is 1."""
+        return min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
+
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """After an optimizer step."""
-        current = moving_tensors(model)
-        torch._foreach_lerp_(list(self.average.values()), [current[name] for name in self.average], 1 - self.decay)
+    def update(self, model: nn.Module, step: int) -> None:
+        """After optimizer step number `step`."""
+        current, weight = moving_tensors(model), 1 - self.decay_at(step)
+        torch._foreach_lerp_(list(self.average.values()), [current[name] for name in self.average], weight)
 
     @torch.no_grad()
     def reset(self, model: nn.Module) -> None:

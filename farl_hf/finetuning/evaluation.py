@@ -1,7 +1,7 @@
 """Scores of a model on a data set, in the images' own pixels, with memory independent of the set's size."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,10 @@ from tqdm.auto import tqdm
 from ..inference.detection import FaceDetector
 from ..inference.optimization import quantize_for_inference
 from ..models.image_processing_farl import FaRLFaceImageProcessor
-from .benchmarks import BENCHMARKS, Benchmark
+from .benchmarks import BENCHMARKS, Benchmark, own_benchmark
 from .faces import EvaluationFaces, FaceRows
 from .lora import load_task_model
+from .tasks import task_of_model
 
 # Name of the scores over all rows.
 ALL = "all"
@@ -171,13 +172,15 @@ def open_evaluation(
     device: str | None = None,
     skip_bad: bool = False,
     jpeg_round_trip: bool = False,
+    columns: Mapping[str, str] | None = None,
+    colours: Sequence[str] | None = None,
 ) -> Evaluation:
     """
     Opens a model and a benchmark: `open_evaluation("farl-lapa", "lapa", "data").run()`.
 
     Args:
         model: A folder that [`finetune`] saved or `farl convert` wrote, or a task model.
-        dataset: Name of a benchmark, or own data as a [`Benchmark`].
+        dataset: Name of a benchmark, `"own"` for own data of the model's own task and crop, or a [`Benchmark`].
         data_dir: Where the data set is, or its rows.
         split: Of the data set.
         processor: Of the model; by default the folder's own.
@@ -188,12 +191,14 @@ def open_evaluation(
         device: By default the model's own, or a GPU if there is one for a folder.
         skip_bad: Leave out rows of the data set's files that cannot be read.
         jpeg_round_trip: Compress images once more, as the original's data.
+        columns: Of own data: our column names -> the data set's.
+        colours: Of own label maps in RGB, see [`ParsingTask`].
 
     Raises:
         FileNotFoundError: If the model or a file of the data set is missing.
         ValueError: If the data set is unknown or empty, or the model is in memory and has no processor.
     """
-    benchmark = get_benchmark(dataset)
+    benchmark = None if dataset == "own" else get_benchmark(dataset)
     if isinstance(model, nn.Module):
         model = model if device is None else model.to(device)
     else:
@@ -203,6 +208,8 @@ def open_evaluation(
         raise ValueError("A model in memory needs its processor: give `processor`.")
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}: choose one of {', '.join(PRECISIONS)}.")
+    if dataset == "own":
+        benchmark = own_benchmark(task_of_model(model, colours), processor.align, columns)
     if precision == "int8":
         model = quantize_for_inference(model)
     task = benchmark.task

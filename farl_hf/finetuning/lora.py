@@ -1,6 +1,7 @@
 """LoRA adapters of the vision tower, beside a fully trained neck and head."""
 
 import json
+import logging
 from pathlib import Path
 
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -12,6 +13,8 @@ from ..models.modeling_farl import (
     FaRLForImageClassification,
     FaRLPreTrainedModel,
 )
+
+logger = logging.getLogger(__name__)
 
 # Query, key, value and output of every vision layer; the text tower has projections of the same names.
 TARGET_MODULES = r"vision_model\.encoder\.layers\.\d+\.self_attn\.(q|k|v|out)_proj"
@@ -25,7 +28,9 @@ _TASK_MODELS = {
 }
 
 
-def add_adapter(model: FaRLPreTrainedModel, head_modules: tuple[str, ...], rank: int = 8) -> PeftModel:
+def add_adapter(
+    model: FaRLPreTrainedModel, head_modules: tuple[str, ...], rank: int = 8, base_name: str | None = None
+) -> PeftModel:
     """
     The model with trainable low-rank adapters in its frozen vision tower. Neck and head train in full and are saved
     beside the adapters, with their running statistics; setting `requires_grad` by hand would not save them.
@@ -34,6 +39,8 @@ def add_adapter(model: FaRLPreTrainedModel, head_modules: tuple[str, ...], rank:
         model: A task model that was loaded from a folder or the Hub, which the adapter will refer to.
         head_modules: Names of the parts that train in full.
         rank: Of the adapters.
+        base_name: What the adapter calls its base model, such as its name on the Hub; by default what the model was
+            loaded from. A folder of this machine is a name that nobody else has.
 
     Raises:
         ValueError: If the model has no name to refer to.
@@ -43,7 +50,15 @@ def add_adapter(model: FaRLPreTrainedModel, head_modules: tuple[str, ...], rank:
     # The config lies beside the adapter; the loaded one still names the architecture of the base folder.
     model.config.architectures = [type(model).__name__]
     lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGET_MODULES, modules_to_save=list(head_modules))
-    return get_peft_model(model, lora)
+    adapted = get_peft_model(model, lora)
+    adapted.peft_config["default"].base_model_name_or_path = base_name or model.name_or_path
+    if base_name is None and Path(model.name_or_path).is_dir():
+        logger.warning(
+            "The adapter calls its base model %s, a folder of this machine. Before you share it, give the base a name "
+            "that others can open (base_name, --base_name).",
+            model.name_or_path,
+        )
+    return adapted
 
 
 def is_adapter(folder: str | Path) -> bool:
@@ -51,16 +66,19 @@ def is_adapter(folder: str | Path) -> bool:
     return (Path(folder) / "adapter_config.json").is_file()
 
 
-def load_task_model(folder: str | Path, trainable: bool = False) -> FaRLPreTrainedModel | PeftModel:
+def load_task_model(
+    folder: str | Path, trainable: bool = False, base: str | Path | None = None
+) -> FaRLPreTrainedModel | PeftModel:
     """
     Opens what [`finetune`] saved: a task model, or an adapter on its base model.
 
     Args:
         folder: Of the model or the adapter.
         trainable: Whether an adapter is to be trained further.
+        base: Where an adapter's base model is, in the place of the name that the adapter gives.
 
     Raises:
-        FileNotFoundError: If there is no `config.json`.
+        FileNotFoundError: If there is no `config.json`, or no base model under the adapter's name.
         ValueError: If the folder is not one of a task model.
     """
     folder = Path(folder)
@@ -74,5 +92,14 @@ def load_task_model(folder: str | Path, trainable: bool = False) -> FaRLPreTrain
     model_class = _TASK_MODELS[architecture]
     if not is_adapter(folder):
         return model_class.from_pretrained(folder)
-    base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
-    return PeftModel.from_pretrained(model_class.from_pretrained(base, config=config), folder, is_trainable=trainable)
+    base = base or json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+    try:
+        model = model_class.from_pretrained(base, config=config)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{folder} adapts {base}, which is neither a folder here nor a model on the Hub that can be reached: say "
+            "where it is (base=... of load_task_model)."
+        ) from error
+    # Its own folder, for those who read it from the adapted model; `config` names another.
+    model.name_or_path = str(base)
+    return PeftModel.from_pretrained(model, folder, is_trainable=trainable)

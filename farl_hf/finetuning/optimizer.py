@@ -4,6 +4,27 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import Trainer, TrainingArguments
+
+
+def optimizer_of(arguments: TrainingArguments, model: nn.Module) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """
+    Class and options of the optimizer that `--optim` and its companions name, for the groups of [`parameter_groups`].
+
+    Raises:
+        ValueError: If that optimizer divides the parameters by itself (GaLore, APOLLO, LOMO, Muon and their like).
+    """
+    optimizer, options = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
+    if not isinstance(optimizer, type) or not issubclass(optimizer, torch.optim.Optimizer):
+        own_groups = True
+    else:
+        own_groups = bool({"params", "model", "optimizer_dict"} & set(options))
+    if own_groups:
+        raise ValueError(
+            f"--optim {arguments.optim} divides the parameters by itself, where the vision tower and the head have "
+            "learning rates of their own: choose another, such as adamw_torch, adafactor or sgd."
+        )
+    return optimizer, options
 
 
 def parameter_groups(model: nn.Module, backbone_lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:

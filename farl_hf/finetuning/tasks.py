@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from torch import nn
 
-from ..datasets.flips import flip_permutation
+from ..datasets.flips import class_flip_permutation, flip_permutation
+from ..datasets.label_maps import parse_colours, read_label_map
 from ..metrics import AttributeAccuracy, FaceParsingF1, LandmarkNME
-from ..models.geometry_farl import photo_to_crop, pixel_centre, warp_image
+from ..models.geometry_farl import photo_to_crop, pixel_centre, sample
 from ..models.image_processing_farl import FaceTransform, FaRLFaceImageProcessor
 from ..models.modeling_farl import (
     FaRLForFaceAlignment,
@@ -52,11 +53,21 @@ class FaceTask(ABC):
     def read_target(self, row: Mapping[str, Any], image_size: tuple[int, int]) -> torch.Tensor:
         """The truth of a row, checked. `image_size` is (height, width). Raises a `ValueError` if it is malformed."""
 
+    def check_targets(self, targets: Sequence[torch.Tensor]) -> None:  # noqa: B027 (most tasks have nothing to check)
+        """Raises a `ValueError` for truths that are well-formed one by one, and wrong as a set."""
+
     @abstractmethod
     def crop_target(
-        self, target: torch.Tensor, matrix: torch.Tensor, processor: FaRLFaceImageProcessor
+        self,
+        target: torch.Tensor,
+        matrix: torch.Tensor,
+        coordinates: torch.Tensor,
+        processor: FaRLFaceImageProcessor,
     ) -> torch.Tensor:
-        """The truth in the crop that `matrix` (3, 3) leads to: the `labels` of the model."""
+        """
+        The truth in the crop that `matrix` (3, 3) leads to, and whose pixels lie at `coordinates` (size, size, 2) of
+        the image, see [`crop_sampling_map`]: the `labels` of the model.
+        """
 
     @abstractmethod
     def flip_target(self, target: torch.Tensor) -> torch.Tensor:
@@ -89,11 +100,11 @@ class FaceTask(ABC):
 
 class ParsingTask(FaceTask):
     """
-    Face parsing. Rows hold `labels`, a grey image of class ids.
+    Face parsing. Rows hold `labels`: an image of class ids (grey, palette or 1 bit), or of colours.
 
     Args:
         labels: Class names in the order of their ids.
-        flip_layout: Key of [`farl_hf.datasets.flips.flip_permutation`], if there is a table.
+        colours: Of the classes in label maps in RGB, as hexadecimal `"ff0000"`, in the order of their ids.
     """
 
     name = "parsing"
@@ -103,8 +114,11 @@ class ParsingTask(FaceTask):
     headline = "fg_mean"
     greater_is_better = True
 
-    def __init__(self, labels: Sequence[str], flip_layout: str | None = None):
-        self.labels, self.flip_layout = list(labels), flip_layout
+    def __init__(self, labels: Sequence[str], colours: Sequence[str] | None = None):
+        self.labels = list(labels)
+        self.colours = None if colours is None else parse_colours(colours)
+        if self.colours is not None and len(self.colours) != len(self.labels):
+            raise ValueError(f"There are {len(self.colours)} colours for {len(self.labels)} class names.")
 
     def model_options(self) -> dict[str, Any]:
         return {
@@ -113,10 +127,8 @@ class ParsingTask(FaceTask):
         }
 
     def read_target(self, row: Mapping[str, Any], image_size: tuple[int, int]) -> torch.Tensor:
-        labels = row["labels"]
-        labels = np.array(labels.convert("L") if isinstance(labels, Image.Image) and labels.mode == "1" else labels)
-        if labels.ndim != 2:
-            raise ValueError(f"the label map has shape {labels.shape}: it must be a grey image of class ids.")
+        # Palette images give their indices, 1-bit images 0 and 1.
+        labels = read_label_map(row["labels"], self.colours)
         if labels.shape != image_size:
             raise ValueError(f"the label map has (height, width) {labels.shape}, the image {image_size}.")
         ids = labels[labels != IGNORE_INDEX]
@@ -124,22 +136,27 @@ class ParsingTask(FaceTask):
             raise ValueError(f"the label map holds id {int(ids.max())}, but there are {len(self.labels)} classes.")
         return torch.from_numpy(labels.astype(np.uint8))
 
+    def check_targets(self, targets: Sequence[torch.Tensor]) -> None:
+        ids = set().union(*(target.unique().tolist() for target in targets))
+        if IGNORE_INDEX in ids and ids <= {0, IGNORE_INDEX}:
+            raise ValueError(
+                f"The label maps hold only 0 and {IGNORE_INDEX}, and {IGNORE_INDEX} is for pixels that do not count: "
+                "write class ids, or 1-bit images."
+            )
+
     def crop_target(
-        self, target: torch.Tensor, matrix: torch.Tensor, processor: FaRLFaceImageProcessor
+        self,
+        target: torch.Tensor,
+        matrix: torch.Tensor,
+        coordinates: torch.Tensor,
+        processor: FaRLFaceImageProcessor,
     ) -> torch.Tensor:
         # Outside of the image is background, and counts in the loss, as in the original.
-        crop = warp_image(
-            target[None, None].float(),
-            matrix[None],
-            processor.crop_size,
-            processor.warp_factor,
-            processor.convention,
-            mode="nearest",
-        )
+        crop = sample(target[None, None].float(), coordinates[None], processor.convention, mode="nearest")
         return crop[0, 0].long()
 
     def flip_target(self, target: torch.Tensor) -> torch.Tensor:
-        return flip_label_map(target, flip_permutation(self.flip_layout), IGNORE_INDEX)
+        return flip_label_map(target, class_flip_permutation(self.labels), IGNORE_INDEX)
 
     def new_metric(self) -> FaceParsingF1:
         return FaceParsingF1(self.labels, IGNORE_INDEX)
@@ -162,7 +179,8 @@ class AlignmentTask(FaceTask):
     Args:
         num_landmarks: Landmarks per face.
         metric: Data set whose normalisers are used, see [`LandmarkNME`].
-        headline: Normaliser that models are compared by.
+        headline: Normaliser that models are compared by; by default the distance of the outer eye corners if the layout
+            is known, else the diagonal of the face's box.
         facer_decoding: Decode heat maps in the image as facer does, in place of the original's decoding in the crop.
     """
 
@@ -172,8 +190,11 @@ class AlignmentTask(FaceTask):
     head_modules = ("pyramid", "heatmap_head")
     greater_is_better = False
 
-    def __init__(self, num_landmarks: int, metric: str, headline: str, facer_decoding: bool = False):
-        self.num_landmarks, self.metric, self.headline = num_landmarks, metric, headline
+    def __init__(
+        self, num_landmarks: int, metric: str = "own", headline: str | None = None, facer_decoding: bool = False
+    ):
+        self.num_landmarks, self.metric = num_landmarks, metric
+        self.headline = headline or next(iter(self.new_metric().errors))
         self.facer_decoding = facer_decoding
 
     def model_options(self) -> dict[str, Any]:
@@ -188,7 +209,11 @@ class AlignmentTask(FaceTask):
         return torch.from_numpy(landmarks)
 
     def crop_target(
-        self, target: torch.Tensor, matrix: torch.Tensor, processor: FaRLFaceImageProcessor
+        self,
+        target: torch.Tensor,
+        matrix: torch.Tensor,
+        coordinates: torch.Tensor,
+        processor: FaRLFaceImageProcessor,
     ) -> torch.Tensor:
         centre, size = pixel_centre(processor.convention), processor.crop_size
         points = photo_to_crop(target.double() + centre, matrix.double(), size, processor.warp_factor)
@@ -201,7 +226,7 @@ class AlignmentTask(FaceTask):
         return AlignmentTask(self.num_landmarks, self.metric, self.headline, facer_decoding=convention == "facer")
 
     def new_metric(self) -> LandmarkNME:
-        return LandmarkNME(self.metric)
+        return LandmarkNME(self.metric, num_landmarks=self.num_landmarks)
 
     def predict(
         self, outputs: Any, processor: FaRLFaceImageProcessor, transforms: Sequence[FaceTransform]
@@ -246,7 +271,11 @@ class AttributesTask(FaceTask):
         return torch.tensor([float(row["attributes"][name]) for name in self.names])
 
     def crop_target(
-        self, target: torch.Tensor, matrix: torch.Tensor, processor: FaRLFaceImageProcessor
+        self,
+        target: torch.Tensor,
+        matrix: torch.Tensor,
+        coordinates: torch.Tensor,
+        processor: FaRLFaceImageProcessor,
     ) -> torch.Tensor:
         return target
 
@@ -265,3 +294,20 @@ class AttributesTask(FaceTask):
         self, metric: AttributeAccuracy, prediction: np.ndarray, target: np.ndarray, box: np.ndarray | None
     ) -> None:
         metric.update(prediction[None], target[None])
+
+
+def task_of_model(model: nn.Module, colours: Sequence[str] | None = None) -> FaceTask:
+    """
+    The task that a fine-tuned model was made for, as own data have it.
+
+    Args:
+        model: Task model or adapter on one.
+        colours: Of the classes in label maps in RGB, see [`ParsingTask`].
+    """
+    config = model.config
+    if config.architectures and config.architectures[0] == FaRLForFaceAlignment.__name__:
+        return AlignmentTask(config.num_landmarks)
+    names = [config.id2label[i] for i in range(config.num_labels)]
+    if config.architectures and config.architectures[0] == FaRLForFaceParsing.__name__:
+        return ParsingTask(names, colours)
+    return AttributesTask(names)

@@ -12,7 +12,7 @@ from .ema import ExponentialMovingAverage, moving_tensors
 from .evaluation import ALL, score_model
 from .faces import FaceRows
 from .lora import TASK_CONFIG_FOLDER
-from .optimizer import parameter_groups, step_schedule
+from .optimizer import optimizer_of, parameter_groups, step_schedule
 
 # Beside the averaged weights of a checkpoint: the raw ones, for resume.
 RAW_WEIGHTS = "raw_weights.safetensors"
@@ -31,9 +31,13 @@ class FaRLTrainer(Trainer):
     Args:
         backbone_lr: Learning rate of what trains in the vision tower.
         ema_decay: Of the average; 0 for none.
+        ema_warmup: Whether the decay grows towards it, see [`ExponentialMovingAverage`].
         milestone: Epoch from which learning rates are divided by 10, in the place of `lr_scheduler_type`.
         skip_bad: Leave out evaluation images that cannot be read.
         kwargs: Arguments of `Trainer`; `train_dataset` is [`TrainingFaces`].
+
+    Raises:
+        ValueError: If nothing trains, or `optim` of the arguments makes its own groups of parameters.
     """
 
     def __init__(
@@ -42,21 +46,21 @@ class FaRLTrainer(Trainer):
         args: TrainingArguments,
         backbone_lr: float,
         ema_decay: float = 0.999,
+        ema_warmup: bool = False,
         milestone: int | None = None,
         skip_bad: bool = False,
         **kwargs: Any,
     ):
+        optimizer, options = optimizer_of(args, model)
         groups = parameter_groups(model, backbone_lr, args.learning_rate, args.weight_decay)
-        options = {
-            "params": groups,
-            "lr": args.learning_rate,
-            "betas": (args.adam_beta1, args.adam_beta2),
-            "eps": args.adam_epsilon,
-        }
-        super().__init__(model, args, optimizer_cls_and_kwargs=(torch.optim.AdamW, options), **kwargs)
+        train_dataset = kwargs.get("train_dataset")
+        if train_dataset is not None and len(train_dataset) % args.train_batch_size == 1:
+            # The head's batch norm cannot train on a single image.
+            args.dataloader_drop_last = True
+        super().__init__(model, args, optimizer_cls_and_kwargs=(optimizer, {**options, "params": groups}), **kwargs)
         self.milestone, self.skip_bad = milestone, skip_bad
         # On the device that the Trainer has moved the model to.
-        self.ema = ExponentialMovingAverage(self.model, ema_decay) if ema_decay else None
+        self.ema = ExponentialMovingAverage(self.model, ema_decay, ema_warmup) if ema_decay else None
         self.add_callback(_EveryStep(self))
 
     def create_scheduler(
@@ -139,4 +143,4 @@ class _EveryStep(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.trainer.ema is not None:
-            self.trainer.ema.update(self.trainer.model)
+            self.trainer.ema.update(self.trainer.model, state.global_step)

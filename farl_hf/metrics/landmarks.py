@@ -10,9 +10,12 @@ _DISTANCES: dict[str, dict[str, tuple[list[int], list[int]]]] = {
     },
     "wflw": {"inter_ocular": ([60], [72]), "inter_pupil": ([96], [97])},
     "aflw19": {"inter_ocular": ([6], [11]), "inter_pupil": ([7], [10]), "diag": ([], []), "box": ([], [])},
-    # Own data: only the box is known of them.
+    # Own data: without annotated boxes, those around the landmarks.
     "own": {"diag": ([], []), "box": ([], [])},
 }
+# Outer corners of the eyes in the layouts of iBUG, WFLW, LaPa and AFLW, by their number of landmarks: what own data
+# of that number are taken for.
+_EYE_CORNERS = {68: (36, 45), 98: (60, 72), 106: (66, 79), 19: (6, 11)}
 # The threshold and the normaliser of AUC and failure rate that the original reports.
 _CURVES = {"wflw": ("inter_ocular", 0.1, "10"), "aflw19": ("box", 0.07, "7")}
 
@@ -23,25 +26,38 @@ def nme_normaliser(dataset: str, name: str, references: np.ndarray, boxes: np.nd
 
     Args:
         dataset: `ibug300w`, `wflw`, `aflw19`, or `own` for any other landmarks.
-        name: `inter_ocular`, `inter_pupil`, or on AFLW-19 and own data `diag` and `box` of the annotated box.
+        name: `inter_ocular`, `inter_pupil`, or on AFLW-19 and own data `diag` and `box` of the annotated box. Own data
+            have `inter_ocular` if their number of landmarks is that of a known layout (68, 98, 106 or 19).
         references: (images, points, 2) true landmarks in pixels.
-        boxes: (images, 4) x1, y1, x2, y2, for `diag` and `box`.
+        boxes: (images, 4) x1, y1, x2, y2, for `diag` and `box`; of own data by default those around the landmarks.
 
     Returns:
         (images,) float32.
     """
-    if dataset not in _DISTANCES or name not in _DISTANCES[dataset]:
-        known = {key: list(value) for key, value in _DISTANCES.items()}
-        raise ValueError(f"No normaliser {name!r} for {dataset!r}: choose one of {known}.")
+    references = np.asarray(references, dtype=np.float32)
+    distances = _distances(dataset, references.shape[1])
+    if name not in distances:
+        raise ValueError(f"No normaliser {name!r} for {dataset!r}: choose one of {', '.join(distances)}.")
     if name in ("diag", "box"):
+        if boxes is None and dataset == "own":
+            boxes = np.concatenate([references.min(axis=1), references.max(axis=1)], axis=1)
         if boxes is None:
             raise ValueError(f"The normaliser {name!r} needs the faces' boxes.")
         boxes = np.asarray(boxes, dtype=np.float32)
         width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
         return np.sqrt(width**2 + height**2) if name == "diag" else np.sqrt(width * height)
-    first, second = _DISTANCES[dataset][name]
-    references = np.asarray(references, dtype=np.float32)
+    first, second = distances[name]
     return np.linalg.norm(references[:, first].mean(axis=1) - references[:, second].mean(axis=1), axis=-1)
+
+
+def _distances(dataset: str, num_landmarks: int | None) -> dict[str, tuple[list[int], list[int]]]:
+    """Normalisers of a data set, the one that models are compared by first."""
+    if dataset not in _DISTANCES:
+        raise ValueError(f"Unknown data set {dataset!r}: choose one of {', '.join(_DISTANCES)}.")
+    if dataset == "own" and num_landmarks in _EYE_CORNERS:
+        first, second = _EYE_CORNERS[num_landmarks]
+        return {"inter_ocular": ([first], [second]), **_DISTANCES["own"]}
+    return _DISTANCES[dataset]
 
 
 def normalised_mean_error(predictions: np.ndarray, references: np.ndarray, normaliser: np.ndarray) -> np.ndarray:
@@ -97,13 +113,12 @@ class LandmarkNME:
     Args:
         dataset: `ibug300w`, `wflw`, `aflw19`, or `own` for any other landmarks.
         exact_auc: See [`auc_and_failure_rate`].
+        num_landmarks: Of own data, which decides whether they have an `inter_ocular` error, see [`nme_normaliser`].
     """
 
-    def __init__(self, dataset: str, exact_auc: bool = False):
-        if dataset not in _DISTANCES:
-            raise ValueError(f"Unknown data set {dataset!r}: choose one of {', '.join(_DISTANCES)}.")
+    def __init__(self, dataset: str, exact_auc: bool = False, num_landmarks: int | None = None):
         self.dataset, self.exact_auc = dataset, exact_auc
-        self.errors: dict[str, list[np.ndarray]] = {name: [] for name in _DISTANCES[dataset]}
+        self.errors: dict[str, list[np.ndarray]] = {name: [] for name in _distances(dataset, num_landmarks)}
 
     def update(self, predictions: np.ndarray, references: np.ndarray, boxes: np.ndarray | None = None) -> None:
         """
@@ -111,7 +126,7 @@ class LandmarkNME:
 
         Args:
             predictions, references: (images, points, 2) landmarks in pixels of the original image.
-            boxes: (images, 4) x1, y1, x2, y2; AFLW-19 and own data only.
+            boxes: (images, 4) x1, y1, x2, y2; AFLW-19, and own data if they have them.
 
         Raises:
             ValueError: If shapes differ, a coordinate is not finite, or a normaliser is zero.

@@ -277,8 +277,13 @@ def crop_sampling_map(matrix: torch.Tensor, size: int, warp_factor: float, conve
     Returns:
         (batch, size, size, 2), x and y.
     """
-    pixels = pixel_grid(size, size, convention, matrix).expand(len(matrix), -1, -1)
-    return crop_to_photo(pixels, matrix, size, warp_factor).unflatten(1, (size, size))
+    # The warp acts on x and y alike and apart, so one axis is enough; then rows and columns are added up.
+    axis = torch.arange(size, dtype=matrix.dtype, device=matrix.device) + pixel_centre(convention)
+    if warp_factor != 0:
+        axis = (inverse_tanh_warp(2 * axis / size - 1, warp_factor) + 1) / 2 * size
+    inverse = torch.linalg.inv(matrix.double()).to(matrix.dtype)[..., None, None]
+    x, y, divisor = (inverse[:, i, 0] * axis + (inverse[:, i, 1] * axis[:, None] + inverse[:, i, 2]) for i in range(3))
+    return torch.stack([x / divisor, y / divisor], dim=-1)
 
 
 def pixel_grid(height: int, width: int, convention: str, like: torch.Tensor) -> torch.Tensor:
@@ -298,7 +303,8 @@ def grid_for_sampling(coordinates: torch.Tensor, height: int, width: int, conven
     them: -1 and 1 at the image's outer edges.
     """
     extent = torch.tensor([width, height], dtype=coordinates.dtype, device=coordinates.device)
-    return 2 * (coordinates + (0.5 - pixel_centre(convention))) / extent - 1
+    # 2 * (coordinates + 0.5 - centre) / extent - 1, in one pass.
+    return torch.addcmul((1 - 2 * pixel_centre(convention)) / extent - 1, coordinates, 2 / extent)
 
 
 def sample(images: torch.Tensor, coordinates: torch.Tensor, convention: str, mode: str = "bilinear") -> torch.Tensor:

@@ -1,0 +1,104 @@
+"""The recipes as `TrainingArguments`, and what else follows from a recipe."""
+
+import os
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from .configuration import FinetuneConfig
+
+# The paper's global batch, over 8 GPUs; learning rate of the ViT; decay of every parameter (`optimizers/*.yaml`).
+_GLOBAL_BATCH = 40
+_BACKBONE_LR = 1e-4
+_WEIGHT_DECAY = 1e-5
+# Adapters start from zero and want more than the weights that they change.
+_ADAPTER_LR = 1e-3
+# The paper's schedule is `constant` with a milestone; any other `lr_scheduler_type` is taken as it is.
+_PAPER_SCHEDULE = "constant"
+# More processes than these read no faster than a training step uses what they read.
+_MOST_WORKERS = 4
+# Heat maps of the original: 128 px for an input of 448.
+_HEATMAP_SIZE = 128
+
+
+def default_training_arguments(config: FinetuneConfig, **overrides: Any) -> TrainingArguments:
+    """
+    The recipe as `TrainingArguments`; any of them can be overridden. `learning_rate` is that of neck and head.
+
+    The paper's: AdamW at a constant rate, divided by 10 at epoch 200, decay 1e-5, global batch 40, no clipping. The
+    short recipe differs in its length, its cosine decay with 2 percent warm-up, and the warm-up of the average.
+    """
+    return TrainingArguments(**{**recipe_defaults(config), **overrides})
+
+
+def recipe_defaults(config: FinetuneConfig) -> dict[str, Any]:
+    """Fields of `TrainingArguments` that the recipe sets."""
+    benchmark = config.benchmark()
+    paper = config.recipe == "paper"
+    validated = config.validation != "none"
+    workers = min(_MOST_WORKERS, os.cpu_count() or 1)
+    return {
+        "num_train_epochs": benchmark.paper_epochs if paper else benchmark.short_epochs,
+        "per_device_train_batch_size": max(1, _GLOBAL_BATCH // int(os.environ.get("WORLD_SIZE", "1"))),
+        "learning_rate": benchmark.head_lr,
+        "weight_decay": _WEIGHT_DECAY,
+        "max_grad_norm": 0.0,
+        "lr_scheduler_type": _PAPER_SCHEDULE if paper else "cosine",
+        "warmup_steps": 0 if paper else 0.02,
+        "eval_strategy": "epoch" if validated else "no",
+        "save_strategy": "epoch",
+        "save_total_limit": 2,
+        "load_best_model_at_end": validated,
+        "metric_for_best_model": f"eval_{benchmark.task.headline}" if validated else None,
+        "greater_is_better": benchmark.task.greater_is_better if validated else None,
+        "remove_unused_columns": False,
+        "dataloader_num_workers": workers,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "label_names": ["labels"],
+        # The original's (`ml/trainer.py` of py-blueprint).
+        "seed": 123,
+    }
+
+
+def check_training_arguments(config: FinetuneConfig, arguments: TrainingArguments) -> None:
+    """
+    Refuses what cannot hold here, before anything is opened.
+
+    Raises:
+        ValueError: For label smoothing, FSDP or DeepSpeed with averaged weights, and dense heads on single images.
+    """
+    if arguments.label_smoothing_factor:
+        raise ValueError("--label_smoothing_factor has no meaning here: the models compute their own losses.")
+    if (arguments.fsdp or arguments.deepspeed) and config.ema_decay:
+        raise ValueError("--fsdp and --deepspeed divide the weights, whose average is kept whole: add --ema_decay 0.")
+    alone = arguments.train_batch_size == 1 and (arguments.world_size == 1 or arguments.device.type == "cpu")
+    if alone and config.benchmark().task.name != "attributes":
+        raise ValueError(
+            "--per_device_train_batch_size is 1, and the head's batch norm needs two images or more: give at least 2."
+        )
+
+
+def milestone(config: FinetuneConfig, arguments: TrainingArguments) -> int | None:
+    """Epoch from which learning rates are divided by 10: in the paper's recipe with its own schedule."""
+    if config.recipe != "paper" or arguments.lr_scheduler_type != _PAPER_SCHEDULE:
+        return None
+    return config.benchmark().milestone
+
+
+def backbone_learning_rate(config: FinetuneConfig) -> float:
+    """Of what trains in the vision tower."""
+    return config.backbone_lr or (_ADAPTER_LR if config.tuning == "lora" else _BACKBONE_LR)
+
+
+def average_warms_up(config: FinetuneConfig) -> bool:
+    """Whether the averaged weights leave their start faster than `ema_decay` says: all recipes but the paper's own."""
+    return config.recipe == "short" or config.dataset == "own"
+
+
+def heatmap_size(image_size: int) -> int:
+    """
+    Side of an alignment model's target heat maps: 128, the original's, from inputs of 256 px on, and half of a smaller
+    input (at least 32), where a map larger than the input costs half of a training step and shows nothing more.
+    """
+    return min(_HEATMAP_SIZE, max(32, image_size // 2))
