@@ -21,7 +21,7 @@ def optimizer_of(arguments: TrainingArguments, model: nn.Module) -> tuple[type[t
         own_groups = bool({"params", "model", "optimizer_dict"} & set(options))
     if own_groups:
         raise ValueError(
-            f"--optim {arguments.optim} divides the parameters by itself, where the vision tower and the head have "
+            f"--optim {arguments.optim.value} divides the parameters by itself, where the vision tower and the head have "
             "learning rates of their own: choose another, such as adamw_torch, adafactor or sgd."
         )
     return optimizer, options
