@@ -6,40 +6,21 @@ the image's left side, in label names and attributes the subject's own.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .camera import View, sample_views
 from .config import SyntheticFaceConfig
-from .people import Person, sample_person  # noqa: F401
+from .effects import background, expose, sensor
+from .heads import add_occluder, add_person
+from .lights import sample_light
+from .people import Person, sample_person
+from .renderer import Scene, render
+from .truth import SyntheticFace, describe
 
 # Changes whenever the same seed gives another picture.
 VERSION = 1
-
-
-@dataclass
-class SyntheticFace:
-    """
-    What is known about one face.
-
-    Attributes:
-        landmarks: Layout size -> points (size, 2) float32: 68 (300W), 98 (WFLW), 106 (LaPa), 19 (AFLW) and 5 (pupils,
-            nose tip, mouth corners). Points of turned heads' jaws lie on the visible outline, as in these sets.
-        visibility: Layout size -> (size,) bool: inside the picture and hidden neither by the head itself nor by
-            anything before it.
-        box: (x1, y1, x2, y2) around forehead, cheeks and chin, in pixels.
-        attributes: CelebA attribute -> whether it holds and is seen, of those that are defined by what was drawn.
-        pose: (yaw, pitch, roll) in degrees; positive yaw turns to the image's right, positive pitch down, positive
-            roll clockwise as seen in the image.
-        person: Whom it shows.
-    """
-
-    landmarks: dict[int, np.ndarray]
-    visibility: dict[int, np.ndarray]
-    box: tuple[float, float, float, float]
-    attributes: dict[str, bool]
-    pose: tuple[float, float, float]
-    person: Person
 
 
 @dataclass
@@ -74,7 +55,14 @@ def render_face_sample(
     The picture of one seed; `person` replaces whom the front-most face would show, so the same person can be seen
     under as many poses and lights as there are seeds. Same seed, configuration and `VERSION`: same labels everywhere.
     """
-    raise NotImplementedError
+    config = config or SyntheticFaceConfig()
+    rng = np.random.default_rng([seed, VERSION])
+    count = int(rng.integers(config.num_faces[0], config.num_faces[1] + 1))
+    people = [sample_person(rng, config) for _ in range(count)]
+    if person is not None:
+        people[-1] = person
+    views = sample_views(rng, config, count)
+    return _render(rng, seed, config, people, views)
 
 
 def render_faces(seeds: Sequence[int], config: SyntheticFaceConfig | None = None) -> list[SyntheticFaceSample]:
@@ -92,8 +80,8 @@ def render_person(
     face_size: float | None = None,
 ) -> SyntheticFaceSample:
     """
-    One person under a chosen view, for films and tests: light, background, clothes and camera are those of the seed
-    and stay the same from call to call, whatever else is given.
+    One person under a chosen view, for films and tests: light, background and camera are those of the seed and stay
+    the same from call to call, whatever else is given.
 
     Args:
         person: Whom to show; vary `expression` and `gaze` with `dataclasses.replace` from frame to frame.
@@ -102,7 +90,72 @@ def render_person(
         centre: (x, y) of the face's middle as shares of the picture.
         face_size: Height of the face as a share of the picture.
     """
-    raise NotImplementedError
+    config = config or SyntheticFaceConfig()
+    rng = np.random.default_rng([seed, VERSION])
+    view = sample_views(rng, config, 1)[0]
+    if pose is not None:
+        view = replace(view, pose=tuple(float(angle) for angle in pose))
+    if centre is not None:
+        view = replace(view, centre=tuple(centre))
+    if face_size is not None:
+        view = replace(view, face_size=float(face_size))
+    return _render(rng, seed, config, [person], [view])
+
+
+def _render(
+    rng: np.random.Generator,
+    seed: int,
+    config: SyntheticFaceConfig,
+    people: list[Person],
+    views: list[View],
+) -> SyntheticFaceSample:
+    size = config.image_size
+    # Independent streams: what one switches off leaves the others as they are.
+    light_rng, back_rng, thing_rng, sensor_rng, word_rng = rng.spawn(5)
+    lamps, sky, light = sample_light(light_rng, config)
+    back, kind = background(back_rng, config)
+    scene = Scene()
+    heads = [add_person(scene, i, who, view, config) for i, (who, view) in enumerate(zip(people, views, strict=True))]
+    thing = None
+    if thing_rng.random() < config.occluder and config.has("occluders"):
+        thing = add_occluder(scene, thing_rng, heads[-1], len(people) - 1)
+    rendering = render(
+        scene,
+        np.stack([head.row for head in heads]),
+        np.stack([head.hairline for head in heads]),
+        lamps,
+        sky,
+        heads[0].view.focal * size,
+        size,
+        seed,
+        config.has("hair_strands"),
+        config.has("skin_detail"),
+    )
+    pixels, exposure = expose(rendering.colour, rendering.alpha, back, sensor_rng, config)
+    image, facts = sensor(pixels, sensor_rng, config)
+    faces = [describe(head, rendering, size, facts["blurry"]) for head in heads]
+    try:
+        from .captions import write_captions
+    except ImportError:
+        captions = ["a photo of a face"]
+    else:
+        captions = write_captions(word_rng, people, config.max_captions)
+    return SyntheticFaceSample(
+        image,
+        faces,
+        rendering.lapa,
+        rendering.celebamask_hq,
+        captions,
+        rendering.depth if config.depth else None,
+        rendering.normal if config.normals else None,
+        {
+            "light": light,
+            "camera": {"focal": round(views[0].focal, 4), "distance": round(views[0].distance, 4), **exposure},
+            "background": kind,
+            "occluder": thing,
+            "sensor": facts,
+        },
+    )
 
 
 class SyntheticFaces:

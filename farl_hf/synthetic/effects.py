@@ -1,0 +1,217 @@
+"""Backgrounds, and what lens and sensor do to a picture: focus, motion, exposure, noise, grey levels, JPEG."""
+
+import io
+import warnings
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from .config import SyntheticFaceConfig
+
+
+def smooth_noise(rng: np.random.Generator, size: int, cells: int, channels: int = 1) -> np.ndarray:
+    """(size, size, channels) float32 noise of about unit deviation with `cells` bumps across."""
+    layers = []
+    for _ in range(channels):
+        coarse = Image.fromarray(rng.standard_normal((cells, cells), dtype=np.float32))
+        layers.append(np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC)))
+    return np.stack(layers, axis=-1)
+
+
+@lru_cache(maxsize=8)
+def background_files(folder: str) -> tuple[Path, ...]:
+    endings = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+    return tuple(sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in endings))
+
+
+# Unreadable files met so far, per folder.
+broken_backgrounds: dict[str, set[str]] = {}
+
+
+def _photo(rng: np.random.Generator, size: int, folder: str) -> np.ndarray | None:
+    files = background_files(folder)
+    for _ in range(min(len(files), 5)):
+        path = files[int(rng.integers(len(files)))]
+        if str(path) in broken_backgrounds.get(folder, ()):
+            continue
+        try:
+            with Image.open(path) as opened:
+                photo = opened.convert("RGB")
+        except Exception as error:  # whatever a broken file raises
+            known = broken_backgrounds.setdefault(folder, set())
+            known.add(str(path))
+            warnings.warn(f"Skipped the background {path}: {error} ({len(known)} skipped so far).", stacklevel=2)
+            continue
+        side = int(min(photo.size) * rng.uniform(0.5, 1.0)) or 1
+        left, top = (int(rng.integers(0, extent - side + 1)) for extent in photo.size)
+        crop = photo.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BILINEAR)
+        return np.asarray(crop, dtype=np.float32) / 255
+    return None
+
+
+def _colour(rng: np.random.Generator, vivid: float) -> np.ndarray:
+    grey = rng.uniform(0.03, 0.95)
+    return np.clip(grey + vivid * rng.normal(0, 0.16, 3) * (0.3 + grey), 0, 1)
+
+
+def background(rng: np.random.Generator, config: SyntheticFaceConfig) -> tuple[np.ndarray, str]:
+    """(size, size, 3) float32 in sRGB values 0 to 1, and its kind."""
+    size = config.image_size
+    if not config.has("backgrounds"):
+        return np.full((size, size, 3), 0.45, dtype=np.float32), "plain"
+    if config.backgrounds is not None and rng.random() < 0.5:
+        photo = _photo(rng, size, str(config.backgrounds))
+        if photo is not None:
+            return photo, "photo"
+    held_out = config.style == "held_out"
+    kinds = ["stripes", "clouds", "street"] if held_out else ["wall", "room", "foliage", "bokeh", "clutter", "gradient", "sky"]
+    kind = str(rng.choice(kinds))
+    y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
+    vivid = float(rng.choice([0.3, 0.7, 1.6], p=[0.5, 0.35, 0.15]))
+    one, two = _colour(rng, vivid), _colour(rng, vivid)
+    if kind in ("gradient", "wall"):
+        angle = rng.uniform(0, 2 * np.pi)
+        ramp = np.clip(0.5 + (x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle), 0, 1)[..., None]
+        pixels = one * ramp + (two if kind == "gradient" else one * rng.uniform(0.5, 1.3)) * (1 - ramp)
+        pixels = pixels * (1 + 0.05 * smooth_noise(rng, size, int(rng.integers(10, 90))))
+    elif kind == "sky":
+        ramp = np.clip(y * 1.3, 0, 1)[..., None]
+        cloud = np.clip(smooth_noise(rng, size, 5) * 0.5 + 0.3 * smooth_noise(rng, size, 14), 0, 1)
+        pixels = np.array([0.3, 0.52, 0.85]) * (1 - ramp) + np.array([0.78, 0.85, 0.92]) * ramp
+        pixels = pixels * (1 - cloud) + 0.95 * cloud
+        ground = rng.uniform(0.55, 1.1) + 0.02 * smooth_noise(rng, size, 30)[..., 0]
+        land = _colour(rng, 0.8) * (0.8 + 0.2 * smooth_noise(rng, size, 40))
+        pixels = np.where((y > ground)[..., None], land, pixels)
+    elif kind in ("foliage", "clouds"):
+        layers = sum(smooth_noise(rng, size, cells) * weight for cells, weight in ((4, 0.5), (12, 0.7), (36, 0.7), (80, 0.4)))
+        share = 1 / (1 + np.exp(-2.5 * layers))
+        if kind == "foliage":
+            one = np.array([0.06, 0.12, 0.04]) * rng.uniform(0.5, 2)
+            two = np.array([0.45, 0.6, 0.25]) * rng.uniform(0.5, 1.4)
+        pixels = one * (1 - share) + two * share
+    elif kind == "stripes":
+        angle, wide = rng.uniform(0, np.pi), rng.uniform(8, 40)
+        wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * wide * 2 + 0.4 * smooth_noise(rng, size, 6)[..., 0])
+        share = (0.5 + 0.5 * np.tanh(4 * wave))[..., None]
+        pixels = one * share + two * (1 - share)
+    else:
+        image = Image.fromarray((np.ones((size, size, 3)) * one * 255).astype(np.uint8))
+        draw = ImageDraw.Draw(image, "RGBA")
+        for _ in range(int(rng.integers(6, 40))):
+            colour = tuple(int(255 * c) for c in _colour(rng, vivid))
+            cx, cy = rng.uniform(-0.1, 1.1, 2) * size
+            w, h = rng.uniform(0.03, 0.35, 2) * size
+            if kind in ("room", "street"):
+                h, w = (h * 2.5, w * 0.6) if rng.random() < 0.6 else (h * 0.4, w * 2.5)
+                draw.rectangle([cx - w, cy - h, cx + w, cy + h], fill=(*colour, 255))
+                if rng.random() < 0.5:
+                    draw.rectangle([cx - w, cy - h, cx + w, cy + h], outline=tuple(c // 3 for c in colour))
+            elif kind == "bokeh":
+                r = w * 0.4
+                draw.ellipse([cx - r, cy - r, cx + r, cy + r], fill=(*colour, int(rng.integers(60, 200))))
+            else:
+                angle = rng.uniform(0, np.pi)
+                ax, ay = np.cos(angle) * w, np.sin(angle) * w
+                bx, by = -np.sin(angle) * h * 0.5, np.cos(angle) * h * 0.5
+                corners = [(cx + i * ax + j * bx, cy + i * ay + j * by) for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+                draw.polygon(corners, fill=(*colour, int(rng.integers(120, 256))))
+        pixels = np.asarray(image, dtype=np.float32) / 255
+        pixels = pixels * (1 + 0.06 * smooth_noise(rng, size, 60))
+    pixels = np.clip(pixels, 0, 1).astype(np.float32)
+    if rng.random() < 0.5:
+        pixels = gaussian(pixels, rng.uniform(0.5, 6) * size / 224)
+    return pixels, kind
+
+
+def gaussian(pixels: np.ndarray, radius: float) -> np.ndarray:
+    """Blurs values in 0 to 1."""
+    image = Image.fromarray((np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8))
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32) / 255
+
+
+def to_srgb(values: np.ndarray) -> np.ndarray:
+    """sRGB of linear values, with a soft shoulder instead of a hard clip."""
+    values = np.maximum(values, 0)
+    values = np.where(values > 0.7, 0.7 + 0.3 * (1 - np.exp(-(values - 0.7) / 0.3)), values)
+    return np.where(values <= 0.0031308, 12.92 * values, 1.055 * np.power(values, 1 / 2.4, where=values > 0, out=np.zeros_like(values)) - 0.055)
+
+
+def expose(colour: np.ndarray, alpha: np.ndarray, back: np.ndarray, rng: np.random.Generator, config: SyntheticFaceConfig) -> tuple[np.ndarray, dict]:
+    """
+    sRGB picture (size, size, 3) float32 of linear foreground (premultiplied) with its cover over a background in sRGB.
+    """
+    target, cast = 0.24, np.ones(3)
+    contrast = 1.0
+    if config.has("colour"):
+        target *= float(np.exp(rng.normal(0, 0.38)))
+        cast = np.exp(rng.normal(0, 0.06, 3))
+        contrast = float(np.exp(rng.normal(0, 0.14)))
+    covered = alpha > 0.5
+    mean = float(colour[covered].mean()) if covered.any() else 0.2
+    # A camera brightens the dark and dims the bright, but only partly, so that skin tones survive.
+    gain = (target / max(mean, 1e-3)) ** 0.6
+    front = to_srgb((colour * (gain * cast)).astype(np.float32)).astype(np.float32)
+    if contrast != 1.0:
+        front = np.clip(front, 0, 1) ** np.float32(contrast)
+    pixels = front + back * (1 - alpha[..., None])
+    return pixels.astype(np.float32), {"gain": round(gain, 4), "contrast": round(contrast, 4)}
+
+
+def sensor(pixels: np.ndarray, rng: np.random.Generator, config: SyntheticFaceConfig) -> tuple[np.ndarray, dict]:
+    """uint8 picture after focus, motion, resampling, noise, grey levels and JPEG; and what was done."""
+    size = config.image_size
+    facts: dict = {"blur": 0.0, "motion": 0.0, "noise": 0.0, "grey": False, "jpeg": None, "resampled": None}
+    scale = size / 224
+    if config.has("blur") and rng.random() < config.blur:
+        kind = rng.random()
+        if kind < 0.5:
+            facts["blur"] = float(rng.uniform(0.6, 3.0))
+            pixels = gaussian(pixels, facts["blur"] * scale)
+        elif kind < 0.75:
+            facts["motion"] = float(rng.uniform(2, 9))
+            pixels = _motion(pixels, facts["motion"] * scale, rng.uniform(0, np.pi))
+        else:
+            small = int(max(16, size * rng.uniform(0.2, 0.7)))
+            facts["resampled"] = small
+            image = Image.fromarray((np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8))
+            how = [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.NEAREST][int(rng.integers(3))]
+            image = image.resize((small, small), Image.Resampling.BOX).resize((size, size), how)
+            pixels = np.asarray(image, dtype=np.float32) / 255
+    if config.has("noise") and rng.random() < config.noise:
+        facts["noise"] = float(rng.uniform(0.003, 0.045) if rng.random() < 0.85 else rng.uniform(0.04, 0.1))
+        noise = rng.standard_normal(pixels.shape, dtype=np.float32)
+        if rng.random() < 0.4:
+            noise = noise[..., :1]
+        pixels = pixels + facts["noise"] * noise * (0.5 + np.sqrt(np.clip(pixels, 0, 1)))
+    if config.has("colour") and rng.random() < config.grey:
+        facts["grey"] = True
+        grey = pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+        tint = np.array([1.0, 0.96, 0.88]) if rng.random() < 0.2 else np.ones(3)
+        pixels = grey[..., None] * tint.astype(np.float32)
+    image = (np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
+    if config.has("compression") and rng.random() < config.jpeg:
+        facts["jpeg"] = int(rng.integers(25, 96))
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=facts["jpeg"])
+        image = np.asarray(Image.open(buffer).convert("RGB"))
+    facts["blurry"] = bool(facts["blur"] > 1.6 or facts["motion"] > 5 or (facts["resampled"] or size) < 0.35 * size)
+    return image, facts
+
+
+def _motion(pixels: np.ndarray, length: float, angle: float) -> np.ndarray:
+    steps = max(2, round(length))
+    total = np.zeros_like(pixels)
+    for i in range(steps):
+        at = (i / (steps - 1) - 0.5) * length
+        dx, dy = round(at * np.cos(angle)), round(at * np.sin(angle))
+        total += _shifted(pixels, dx, dy)
+    return total / steps
+
+
+def _shifted(pixels: np.ndarray, dx: int, dy: int) -> np.ndarray:
+    height, width = pixels.shape[:2]
+    rows = np.clip(np.arange(height) - dy, 0, height - 1)
+    columns = np.clip(np.arange(width) - dx, 0, width - 1)
+    return pixels[rows][:, columns]

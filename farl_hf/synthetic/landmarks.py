@@ -1,0 +1,308 @@
+"""
+Landmarks: curves on the neutral face, chosen by looking at it, and the rules that turn them into the layouts of 300W
+(68), WFLW (98), LaPa (106), AFLW (19) and five points.
+
+A point is three vertices and their weights, so it moves with every shape and expression. Points of the jaw belong to
+lines that run from the jaw over the cheek towards the nose; of each line the point counts that lies outermost in the
+picture, which is the visible outline on the far side of a turned head and the jaw's edge on the near side. Positions
+are in metres, x, y of the neutral face from the front (see `shapes`).
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from .shapes import SKIN, SOCKET, CAVITY, HeadModel, head_model, place_on_surface
+
+# The image's right half in millimetres; the other half mirrors it.
+LIP_TOP = [(0, 63.0), (3, 62.1), (5.8, 61.4), (10, 62.6), (15, 64.8), (19, 67.6), (22.5, 70.4), (25.8, 73.2)]
+LIP_BOTTOM = [(0, 82.2), (6.6, 81.8), (12, 80.5), (17, 78.4), (21, 76.1), (24, 74.2), (25.8, 73.2)]
+NOSE_RIDGE = [(0, -2.0), (0, 12.0), (0, 26.0), (0, 39.0)]
+NOSE_BASE = [(15.5, 46.5), (8.5, 48.2), (0, 49.8)]
+NOSE_SIDE = [(8.2, 3.0), (10.5, 20.0), (15.5, 31.0), (18.6, 39.0)]
+NOSE_REGION = [
+    (0, -7), (5, -5), (6.5, 4), (8, 12), (10.5, 22), (14, 29), (18.2, 34), (19.4, 39), (18.6, 43.5), (15.5, 46.5),
+    (9, 48.5), (0, 50),
+]  # fmt: skip
+CONTACT = [(0, -20.9), (6, -20.0), (11, -18.0), (17, -13.0), (21, -9.8), (23.5, -6.0), (30, 20.0)]  # x, z
+JAW_POINTS, JAW_STEPS = 33, 26
+
+
+def both_halves(right: list[tuple[float, float]]) -> np.ndarray:
+    """A curve from the image's left over the middle to its right, metres, from its right half."""
+    half = np.array(right, dtype=np.float64)
+    if half[0, 0] > half[-1, 0]:
+        half = half[::-1]
+    return np.concatenate([half[:0:-1] * [-1, 1], half]) / 1000
+
+
+def resample(curve: np.ndarray, count: int) -> np.ndarray:
+    """`count` points at equal arc length along an open curve (n, d), both ends included."""
+    lengths = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
+    at = np.linspace(0, lengths[-1], count)
+    return np.stack([np.interp(at, lengths, curve[:, i]) for i in range(curve.shape[1])], axis=1)
+
+
+@dataclass
+class SurfacePoints:
+    """Points of the skin: vertex ids and weights, each (..., 3)."""
+
+    ids: np.ndarray
+    weights: np.ndarray
+
+    def at(self, vertices: np.ndarray) -> np.ndarray:
+        """(..., 3) positions for vertices (V, 3)."""
+        return (vertices[self.ids] * self.weights[..., None]).sum(axis=-2)
+
+
+@dataclass
+class FaceCurves:
+    """The points that do not depend on the person: all but the brows. Each from the image's left to its right."""
+
+    lip_top: SurfacePoints
+    lip_bottom: SurfacePoints
+    mouth_top: SurfacePoints
+    mouth_bottom: SurfacePoints
+    ridge: SurfacePoints
+    base: SurfacePoints
+    sides: SurfacePoints
+    eyes: tuple[tuple[SurfacePoints, SurfacePoints], ...]
+    jaw: SurfacePoints
+    front_faces: np.ndarray
+
+
+@lru_cache(maxsize=1)
+def face_curves() -> FaceCurves:
+    model = head_model()
+    skin = model.faces[model.parts == SKIN]
+    front = skin[(model.neutral[skin][:, :, 2] < 0.06).all(axis=1) & (model.ears[skin] < 0.2).all(axis=1)]
+    normal = np.cross(
+        model.neutral[front[:, 1]] - model.neutral[front[:, 0]], model.neutral[front[:, 2]] - model.neutral[front[:, 0]]
+    )
+    front = front[normal[:, 2] < 0]
+
+    def on(points: np.ndarray) -> SurfacePoints:
+        return SurfacePoints(*place_on_surface(model, points, front))
+
+    def symmetric(right: list[tuple[float, float]], count: int) -> SurfacePoints:
+        return on(resample(both_halves(right), count))
+
+    mouth_top, mouth_bottom = _mouth(model)
+    return FaceCurves(
+        lip_top=on(_lip_points(LIP_TOP)),
+        lip_bottom=symmetric(LIP_BOTTOM, 7),
+        mouth_top=mouth_top,
+        mouth_bottom=mouth_bottom,
+        ridge=on(np.array(NOSE_RIDGE) / 1000),
+        base=on(both_halves(NOSE_BASE)),
+        sides=on(both_halves(NOSE_SIDE)),
+        eyes=tuple(_eye(model, side) for side in (-1, 1)),
+        jaw=_jaw(model),
+        front_faces=front,
+    )
+
+
+def _lip_points(top: list[tuple[float, float]]) -> np.ndarray:
+    """Seven points of the upper lip: corners, slopes, the two peaks of the bow, and its middle."""
+    curve = both_halves(top)
+    slope = np.interp(0.0155, curve[:, 0], curve[:, 1])
+    half = np.array([[0, top[0][1] / 1000], [0.0058, 0.0614], [0.0155, slope], [0.0252, 0.0731]])
+    return np.concatenate([half[:0:-1] * [-1, 1], half])
+
+
+def _snap(model: HeadModel, candidates: np.ndarray, points: np.ndarray) -> SurfacePoints:
+    """The vertices nearest to points (n, 3)."""
+    distance = np.linalg.norm(model.neutral[candidates][None] - points[:, None], axis=-1)
+    ids = candidates[distance.argmin(axis=1)]
+    weights = np.zeros((len(ids), 3), dtype=np.float32)
+    weights[:, 0] = 1
+    return SurfacePoints(np.repeat(ids[:, None], 3, axis=1), weights)
+
+
+def _edges(faces: np.ndarray) -> set[tuple[int, int]]:
+    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+    return set(map(tuple, edges.tolist()))
+
+
+def _mouth(model: HeadModel) -> tuple[SurfacePoints, SurfacePoints]:
+    """Five points each along the edges of the upper and the lower lip that touch when the mouth is closed."""
+    skin = np.unique(model.faces[model.parts == SKIN])
+    near = skin[
+        (np.abs(model.neutral[skin, 0]) < 0.025)
+        & (np.abs(model.neutral[skin, 1] - 0.0728) < 0.004)
+        & (model.neutral[skin, 2] < 0)
+    ]
+    contact = np.array(CONTACT) / 1000
+    x = np.array([-0.0225, -0.0095, 0, 0.0095, 0.0225])
+    z = np.interp(np.abs(x), contact[:, 0], contact[:, 1])
+    edges = []
+    for lower in (False, True):
+        side = near[(model.jaw[near] > _jaw_border(model)) == lower]
+        y = np.array([0.0735, 0.0729, 0.0731, 0.0729, 0.0735]) + (0.0004 if lower else -0.0004)
+        right = _snap(model, side, np.stack([x, y, z - 0.0004], axis=1)[2:])
+        ids = right.ids[:, 0]
+        ids = np.concatenate([model.mirror[ids[:0:-1]], ids])
+        edges.append(ids)
+    # The corners are the same for both.
+    edges[1][[0, -1]] = edges[0][[0, -1]]
+    weights = np.tile(np.array([1, 0, 0], dtype=np.float32), (5, 1))
+    return tuple(SurfacePoints(np.repeat(ids[:, None], 3, axis=1), weights) for ids in edges)
+
+
+def _jaw_border(model: HeadModel) -> float:
+    """The share of the jaw's movement that separates the lower lip from the upper one."""
+    skin = np.unique(model.faces[model.parts == SKIN])
+    lips = skin[(np.abs(model.neutral[skin, 0]) < 0.012) & (np.abs(model.neutral[skin, 1] - 0.073) < 0.006)]
+    values = np.sort(model.jaw[lips])
+    gap = np.diff(values).argmax()
+    return float(values[gap : gap + 2].mean())
+
+
+def _eye(model: HeadModel, side: int) -> tuple[SurfacePoints, SurfacePoints]:
+    """The rims of the upper and the lower lid, corner to corner from the image's left, as vertices in order."""
+    rim = _edges(model.faces[model.parts == SKIN]) & _edges(model.faces[model.parts == SOCKET])
+    neighbours: dict[int, list[int]] = {}
+    for a, b in rim:
+        if model.neutral[a, 0] * side > 0:
+            neighbours.setdefault(a, []).append(b)
+            neighbours.setdefault(b, []).append(a)
+    ids = np.array(list(neighbours))
+    inner = int(ids[np.abs(model.neutral[ids, 0]).argmin()])
+    outer = int(ids[np.abs(model.neutral[ids, 0]).argmax()])
+    ways = []
+    for first in neighbours[inner]:
+        way = [inner, first]
+        while way[-1] != outer:
+            way.append(next(i for i in neighbours[way[-1]] if i != way[-2]))
+        ways.append(way)
+    ways.sort(key=lambda way: model.neutral[way, 1].mean())
+    rims = []
+    for way in ways:
+        ids = np.array(way if side > 0 else way[::-1])
+        weights = np.zeros((len(ids), 3), dtype=np.float32)
+        weights[:, 0] = 1
+        rims.append(SurfacePoints(np.repeat(ids[:, None], 3, axis=1), weights))
+    return rims[0], rims[1]
+
+
+def _jaw(model: HeadModel) -> SurfacePoints:
+    """(33, 26) points: 33 lines from a little behind the jaw's edge to the face's front."""
+    skin = model.faces[model.parts == SKIN]
+    middle = np.array([0.0, 0.035, 0.055])
+    # From the ear's front at the eyes' height over the jaw's angle to the chin (x, y, z).
+    half = np.array(
+        [
+            (0, 119, -3), (15, 116.5, -4), (28, 110, 0), (40, 99, 9), (51, 84, 20), (60, 66, 30), (65, 50, 34),
+            (69, 32, 32), (71, 14, 29), (72, -4, 26),
+        ]
+    ) / 1000  # fmt: skip
+    line = resample(np.concatenate([half[:0:-1] * [-1, 1, 1], half]), JAW_POINTS)
+    directions = []
+    for point in line - middle:
+        lateral = np.array([point[0], point[1], 0])
+        side = lateral / np.linalg.norm(lateral)
+        start = np.degrees(np.arctan2(-point[2], np.linalg.norm(lateral)))
+        last = 72 if point[1] < 0.025 else 60
+        for angle in np.radians(np.linspace(start - 4, last, JAW_STEPS)):
+            directions.append(side * np.cos(angle) + np.array([0, 0, -1]) * np.sin(angle))
+    return from_inside(model, skin, middle, np.array(directions), (JAW_POINTS, JAW_STEPS))
+
+
+def from_inside(
+    model: HeadModel, faces: np.ndarray, origin: np.ndarray, directions: np.ndarray, shape: tuple[int, ...]
+) -> SurfacePoints:
+    """Where rays (n, 3) from a point inside of the head first meet the faces (k, 3): the skin also behind an ear."""
+    a, b, c = (model.neutral[faces[:, i]].astype(np.float64) for i in range(3))
+    e1, e2 = b - a, c - a
+    ids, weights = [], []
+    to = origin - a
+    q = np.cross(to, e1)
+    reach = (e2 * q).sum(1)
+    for direction in directions:
+        p = np.cross(direction, e2)
+        det = (e1 * p).sum(1)
+        det = np.where(np.abs(det) < 1e-14, 1e-14, det)
+        u = (to * p).sum(1) / det
+        v = (q @ direction) / det
+        t = reach / det
+        score = np.where((np.minimum(u, v) >= -1e-6) & (u + v <= 1 + 1e-6) & (t > 0.02), t, np.inf)
+        best = int(score.argmin())
+        w = np.clip([1 - u[best] - v[best], u[best], v[best]], 0, 1)
+        ids.append(faces[best])
+        weights.append(w / w.sum())
+    return SurfacePoints(np.array(ids).reshape(*shape, 3), np.array(weights, dtype=np.float32).reshape(*shape, 3))
+
+
+# ------------------------------------------------------------------------------------------------- layouts
+
+
+def face_points(
+    vertices: np.ndarray, brows: SurfacePoints, pupils: np.ndarray, outwards: np.ndarray
+) -> dict[int, np.ndarray]:
+    """
+    Layout -> (size, 3) points in camera space.
+
+    Args:
+        vertices: (V, 3) in camera space.
+        brows: (2 sides, upper and lower edge, 5) points from the image's left to its right.
+        pupils: (2, 3) centres of the irises' fronts, in camera space.
+        outwards: (3, 3) the head's axes in camera space: to its image-right, down, back (rows).
+    """
+    c = face_curves()
+    at = {name: getattr(c, name).at(vertices) for name in ("lip_top", "lip_bottom", "mouth_top", "mouth_bottom")}
+    ridge, base, sides = c.ridge.at(vertices), c.base.at(vertices), c.sides.at(vertices)
+    brow = brows.at(vertices)
+    rims = [[resample(edge.at(vertices), 25) for edge in eye] for eye in c.eyes]
+    jaw = outline(c.jaw.at(vertices), outwards)
+
+    def eye(i: int, between: int) -> np.ndarray:
+        upper, lower = resample(rims[i][0], between + 2), resample(rims[i][1], between + 2)
+        return np.concatenate([upper, lower[::-1][1:-1]])
+
+    mouth = np.concatenate(
+        [at["lip_top"], at["lip_bottom"][::-1][1:-1], at["mouth_top"], at["mouth_bottom"][::-1][1:-1]]
+    )
+    brows_5 = [0.5 * brow[i, 0] + 0.5 * (0.7 * brow[i, 0] + 0.3 * brow[i, 1]) for i in range(2)]
+
+    def brow_9(i: int) -> np.ndarray:
+        upper, lower = brow[i]
+        # Both sets go around: along the upper edge from left to right, then back; on the image's right half
+        # the lower row starts at the outer end, as its neighbour is the upper row's last point there too.
+        return np.concatenate([upper, (lower[::-1][:4] if i == 0 else lower[::-1][:4])])
+
+    eyes_6, eyes_8 = [eye(i, 2) for i in range(2)], [eye(i, 3) for i in range(2)]
+    centres = [e.mean(axis=0, keepdims=True) for e in eyes_8]
+    brows_3 = [resample(b, 3) for b in brows_5]
+    outline_11 = np.concatenate([sides[[1, 2, 3]], base, sides[[4, 5, 6]]])
+    layouts = {
+        68: [jaw[::2], *brows_5, ridge, base, *eyes_6, mouth],
+        98: [jaw, brow_9(0), brow_9(1), ridge, base, *eyes_8, mouth, pupils],
+        106: [
+            jaw, brow_9(0), brow_9(1), ridge, outline_11, eyes_8[0], centres[0], eyes_8[1], centres[1], mouth, pupils,
+        ],
+        19: [
+            *brows_3,
+            np.stack([eyes_8[0][0], centres[0][0], eyes_8[0][4]]),
+            np.stack([eyes_8[1][0], centres[1][0], eyes_8[1][4]]),
+            np.stack([sides[3], ridge[3], sides[4]]),
+            np.stack([mouth[0], mouth[[14, 18]].mean(axis=0) if len(mouth) > 18 else mouth[3], mouth[6]]),
+            jaw[16:17],
+        ],
+        5: [pupils, ridge[3:], mouth[0:1], mouth[6:7]],
+    }  # fmt: skip
+    return {size: np.concatenate(parts).astype(np.float32) for size, parts in layouts.items()}
+
+
+def outline(jaw: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """
+    (33, 3) of jaw lines (33, 26, 3) in camera space: of each line the point that a viewer sees outermost. `axes`
+    (rows: the head's right, down, back in camera space) tell which way is out.
+    """
+    seen = jaw[..., :2] / jaw[..., 2:]
+    neutral = resample(both_halves([(74, -4), (70, 48), (58, 80), (31, 109), (0, 118.5)]), JAW_POINTS) - [0, 0.035]
+    lateral = neutral @ axes[:2, :2]
+    # Near a full profile the head's right axis shrinks; the picture's own is as good.
+    lateral = lateral / np.maximum(np.linalg.norm(lateral, axis=1, keepdims=True), 1e-6)
+    best = (seen * lateral[:, None]).sum(axis=-1).argmax(axis=1)
+    return jaw[np.arange(len(jaw)), best]
