@@ -27,7 +27,15 @@ def linear(*srgb: float) -> np.ndarray:
 SKIN_COLOURS = np.stack(
     [
         linear(*c)
-        for c in [(243, 214, 194), (231, 190, 163), (214, 165, 130), (186, 132, 96), (146, 97, 66), (105, 68, 46), (66, 43, 32)]
+        for c in [
+            (243, 214, 194),
+            (231, 190, 163),
+            (214, 165, 130),
+            (186, 132, 96),
+            (146, 97, 66),
+            (105, 68, 46),
+            (66, 43, 32),
+        ]
     ]
 )
 HAIR_COLOURS = {
@@ -166,7 +174,7 @@ def brow_curve(person: Person) -> np.ndarray:
     """(5, 3): x, y and half the thickness along the right half's brow from the nose outwards, metres."""
     d = person.details
     curve = np.array(
-        [(11.5, -17.0, 2.4), (20, -20.3, 3.5), (33, -23.2, 3.2), (46, -21.8, 2.3), (57, -13.5, 0.9)], dtype=np.float64
+        [(11.5, -15.5, 2.6), (20, -18.6, 3.6), (33, -21.4, 3.3), (47, -19.8, 2.4), (59, -11.5, 1.0)], dtype=np.float64
     )
     curve[:, 2] *= 0.6 + 0.75 * person.brow
     curve[:, 1] += 2.0 * d.get("brow_height", 0.0)
@@ -222,7 +230,7 @@ def person_row(person: Person, config: SyntheticFaceConfig, eye_centre: np.ndarr
     row[3:6] = lips
     hair = hair_rgb(person)
     row[6:9] = hair
-    row[9:12] = 0.6 * np.minimum(hair, 0.35) + 0.02 * (1 - person.skin_tone)
+    row[9:12] = 0.42 * np.minimum(hair, 0.3) + 0.05 * skin
     row[12:15] = linear(*EYE_COLOURS[person.eye_colour])
     row[15], row[16], row[17] = person.freckles, person.wrinkles, person.blush
     row[18] = 0.05 + 0.22 * d("gloss", 0.3)
@@ -263,7 +271,9 @@ def person_row(person: Person, config: SyntheticFaceConfig, eye_centre: np.ndarr
     row[73] = 0.13 + 0.10 * d("pupil", 0.4)
     row[74] = 420.0
     row[75] = 0.75 + 0.22 * d("brow_dark", 0.6)
-    row[80:83] = np.array([1.0, 0.98, 0.95]) * (0.8 + 0.25 * d("teeth", 0.6)) - np.array([0, 0.03, 0.12]) * person.wrinkles
+    row[80:83] = (
+        np.array([1.0, 0.98, 0.95]) * (0.8 + 0.25 * d("teeth", 0.6)) - np.array([0, 0.03, 0.12]) * person.wrinkles
+    )
     frames = [(20, 20, 22), (60, 40, 26), (150, 120, 70), (120, 124, 128), (110, 30, 30), (30, 44, 80), (200, 196, 188)]
     row[83:86] = linear(*frames[int(d("frame", 0.0) * 6.99)])
     row[86:89] = linear(*CLOTHES_COLOURS[names[int(d("hat_colour", 0.3) * (len(names) - 0.01))]])

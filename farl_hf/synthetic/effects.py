@@ -66,7 +66,11 @@ def background(rng: np.random.Generator, config: SyntheticFaceConfig) -> tuple[n
         if photo is not None:
             return photo, "photo"
     held_out = config.style == "held_out"
-    kinds = ["stripes", "clouds", "street"] if held_out else ["wall", "room", "foliage", "bokeh", "clutter", "gradient", "sky"]
+    kinds = (
+        ["stripes", "clouds", "street"]
+        if held_out
+        else ["wall", "room", "foliage", "bokeh", "clutter", "gradient", "sky"]
+    )
     kind = str(rng.choice(kinds))
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
     vivid = float(rng.choice([0.3, 0.7, 1.6], p=[0.5, 0.35, 0.15]))
@@ -85,7 +89,9 @@ def background(rng: np.random.Generator, config: SyntheticFaceConfig) -> tuple[n
         land = _colour(rng, 0.8) * (0.8 + 0.2 * smooth_noise(rng, size, 40))
         pixels = np.where((y > ground)[..., None], land, pixels)
     elif kind in ("foliage", "clouds"):
-        layers = sum(smooth_noise(rng, size, cells) * weight for cells, weight in ((4, 0.5), (12, 0.7), (36, 0.7), (80, 0.4)))
+        layers = sum(
+            smooth_noise(rng, size, cells) * weight for cells, weight in ((4, 0.5), (12, 0.7), (36, 0.7), (80, 0.4))
+        )
         share = 1 / (1 + np.exp(-2.5 * layers))
         if kind == "foliage":
             one = np.array([0.06, 0.12, 0.04]) * rng.uniform(0.5, 2)
@@ -115,7 +121,9 @@ def background(rng: np.random.Generator, config: SyntheticFaceConfig) -> tuple[n
                 angle = rng.uniform(0, np.pi)
                 ax, ay = np.cos(angle) * w, np.sin(angle) * w
                 bx, by = -np.sin(angle) * h * 0.5, np.cos(angle) * h * 0.5
-                corners = [(cx + i * ax + j * bx, cy + i * ay + j * by) for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+                corners = [
+                    (cx + i * ax + j * bx, cy + i * ay + j * by) for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1))
+                ]
                 draw.polygon(corners, fill=(*colour, int(rng.integers(120, 256))))
         pixels = np.asarray(image, dtype=np.float32) / 255
         pixels = pixels * (1 + 0.06 * smooth_noise(rng, size, 60))
@@ -135,10 +143,16 @@ def to_srgb(values: np.ndarray) -> np.ndarray:
     """sRGB of linear values, with a soft shoulder instead of a hard clip."""
     values = np.maximum(values, 0)
     values = np.where(values > 0.7, 0.7 + 0.3 * (1 - np.exp(-(values - 0.7) / 0.3)), values)
-    return np.where(values <= 0.0031308, 12.92 * values, 1.055 * np.power(values, 1 / 2.4, where=values > 0, out=np.zeros_like(values)) - 0.055)
+    return np.where(
+        values <= 0.0031308,
+        12.92 * values,
+        1.055 * np.power(values, 1 / 2.4, where=values > 0, out=np.zeros_like(values)) - 0.055,
+    )
 
 
-def expose(colour: np.ndarray, alpha: np.ndarray, back: np.ndarray, rng: np.random.Generator, config: SyntheticFaceConfig) -> tuple[np.ndarray, dict]:
+def expose(
+    colour: np.ndarray, alpha: np.ndarray, back: np.ndarray, rng: np.random.Generator, config: SyntheticFaceConfig
+) -> tuple[np.ndarray, dict]:
     """
     sRGB picture (size, size, 3) float32 of linear foreground (premultiplied) with its cover over a background in sRGB.
     """

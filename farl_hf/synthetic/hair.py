@@ -153,7 +153,9 @@ def _bun(person: Person, head: np.ndarray, middle: np.ndarray, rng: np.random.Ge
     points, triangles = sphere(14, 10)
     stretched = points * size * np.array([1.0, rng.choice([0.9, 2.4]), 1.0])
     placed = anchor + outwards * size * 0.7 + stretched + np.array([0, max(0, stretched[:, 1].max() - size), 0])
-    coordinates = np.stack([np.arctan2(points[:, 0], points[:, 2]), 0.3 + 0.2 * points[:, 1], np.full(len(points), 3.0)], -1)
+    coordinates = np.stack(
+        [np.arctan2(points[:, 0], points[:, 2]), 0.3 + 0.2 * points[:, 1], np.full(len(points), 3.0)], -1
+    )
     return placed, triangles, coordinates
 
 

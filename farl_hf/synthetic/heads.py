@@ -62,7 +62,9 @@ def _fixed() -> dict[str, np.ndarray]:
     upper = np.concatenate([neutral[eye[0].ids[:, 0]] for eye in face_curves().eyes])
     lid = np.exp(-((np.linalg.norm(neutral[:, None] - upper[None], axis=-1).min(axis=1) / 0.0013) ** 2))
     lower = np.concatenate([neutral[eye[1].ids[:, 0]] for eye in face_curves().eyes])
-    lid = np.maximum(lid, 0.5 * np.exp(-((np.linalg.norm(neutral[:, None] - lower[None], axis=-1).min(axis=1) / 0.001) ** 2)))
+    lid = np.maximum(
+        lid, 0.5 * np.exp(-((np.linalg.norm(neutral[:, None] - lower[None], axis=-1).min(axis=1) / 0.001) ** 2))
+    )
     traits = np.stack([model.jaw, model.ears, openness(), lid], axis=1).astype(np.float32)
     skin = np.unique(model.faces[model.parts == SKIN])
 
@@ -170,9 +172,8 @@ def add_person(scene: Scene, index: int, person: Person, view: View, config: Syn
         for points, triangles, coordinates in wear.earrings(person, acting[fixed["lobes"]]):
             scene.add(place(points), triangles, coordinates, EARRING, index)
     if person.necklace:
-        points, triangles, coordinates = wear.necklace(person, lifted, np.array([0.0, 0.15, 0.07]))
-        near = np.full(len(points), 0.0)
-        scene.add(place(points, near), triangles, coordinates, NECKLACE, index)
+        inside = place(np.array([[0.0, 0.17, 0.07]]), np.zeros(1))[0]
+        scene.add(*wear.necklace(person, vertices, inside), NECKLACE, index)
 
     jaw = face_curves().jaw.at(vertices)
     around = skull()[0].at(vertices)

@@ -134,8 +134,8 @@ def hairline_at(hairline: wp.array(dtype=wp.float32, ndim=2), p: int, around: fl
 def brow_distance(table: wp.array(dtype=wp.float32, ndim=2), p: int, x: float, y: float):
     """How deep (x, y) lies in the brow: 1 on its middle line, 0 on its border, and along it from 0 to 4."""
     ax = wp.abs(x)
-    best = float(-10.0)
-    along = float(0.0)
+    best = -10.0
+    along = 0.0
     for i in range(4):
         k = 100 + 3 * i
         px = table[p, k]
@@ -164,14 +164,25 @@ def sky_light(scene: Scene, n: wp.vec3):
 
 
 @wp.func
-def lit(scene: Scene, at: wp.vec3, n: wp.vec3, view: wp.vec3, albedo: wp.vec3, gloss: float, sharp: float, wrap: float, openness: float, jitter: float):
+def lit(
+    scene: Scene,
+    at: wp.vec3,
+    n: wp.vec3,
+    view: wp.vec3,
+    albedo: wp.vec3,
+    gloss: float,
+    sharp: float,
+    wrap: float,
+    openness: float,
+    jitter: float,
+):
     colour = wp.cw_mul(albedo, sky_light(scene, n)) * openness
     for i in range(scene.lights.shape[0]):
         to = wp.vec3(scene.lights[i, 0], scene.lights[i, 1], scene.lights[i, 2])
         power = wp.vec3(scene.lights[i, 3], scene.lights[i, 4], scene.lights[i, 5])
         facing = wp.dot(n, to)
         if facing > -wrap:
-            visible = float(1.0)
+            visible = 1.0
             if scene.lights[i, 7] > 0.5:
                 size = scene.lights[i, 6]
                 a = jitter * 6.2831853
@@ -272,10 +283,10 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
     seen.depth = wp.inf
     table = scene.table
     through = wp.vec3(1.0)
-    have_colour = int(0)
-    have_lapa = int(0)
-    have_celeb = int(0)
-    start = float(0.0)
+    have_colour = 0
+    have_lapa = 0
+    have_celeb = 0
+    start = 0.0
     for step in range(12):
         if have_colour * have_lapa * have_celeb == 0 and start >= 0.0:
             hit = wp.mesh_query_ray(scene.mesh, origin + ray * start, ray, 20.0)
@@ -299,13 +310,13 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                 tr = scene.traits[ia] * u + scene.traits[ib] * v + scene.traits[ic] * w
                 part = scene.parts[f]
                 p = scene.people[f]
-                solid = int(1)
-                lapa = int(0)
-                celeb = int(0)
+                solid = 1
+                lapa = 0
+                celeb = 0
                 albedo = wp.vec3(0.5)
-                gloss = float(0.15)
-                sharp = float(18.0)
-                wrap = float(0.0)
+                gloss = 0.15
+                sharp = 18.0
+                wrap = 0.0
                 open_sky = tr[2]
 
                 if part == HAIR:
@@ -332,7 +343,7 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                 elif part == LENS:
                     solid = 0
                     if have_colour == 0:
-                        glint = float(0.0)
+                        glint = 0.0
                         shine = lit(scene, at, n, ray, wp.vec3(0.0), 0.8, 90.0, 0.0, 1.0, jitter)
                         mirror = ray - n * (2.0 * wp.dot(ray, n))
                         facing = wp.pow(1.0 - wp.abs(wp.dot(n, ray)), 3.0) * 0.5 + table[p, 46]
@@ -355,7 +366,7 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                     wrap = 0.18
                     lapa = 1
                     celeb = 2
-                    above = float(-1.0)
+                    above = -1.0
                     if part == SOCKET:
                         albedo = wp.cw_mul(albedo, wp.vec3(1.0, 0.55, 0.5))
                         open_sky = open_sky * 0.6
@@ -367,7 +378,7 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                         above = scalp_at(scene, p, c, ear)
                         if ear > 0.85:
                             celeb = wp.where(c[0] < 0.0, 4, 5)
-                        elif c[1] > 0.1145 - 0.72 * wp.max(0.0, c[2] + 0.001) and c[1] > 0.04:
+                        elif c[1] > 0.1195 - 0.95 * wp.max(0.0, c[2] - 0.003) and c[1] > 0.04:
                             celeb = 1
                             lapa = 0
                         if c[2] < 0.04:
@@ -399,8 +410,10 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                             if brow[0] > -0.4 and c[1] < -0.004:
                                 cover = smooth(-0.25, 0.45, brow[0])
                                 if scene.strands > 0.5:
-                                    lean = (c[1] * 1000.0 + wp.abs(c[0]) * 1000.0 * (0.35 - 0.25 * brow[1]))
-                                    hairs = noise2(wp.abs(c[0]) * 1700.0 + c[1] * 700.0, lean * 0.22, 3 + int(table[p, 28] * 10.0))
+                                    lean = c[1] * 1000.0 + wp.abs(c[0]) * 1000.0 * (0.35 - 0.25 * brow[1])
+                                    hairs = noise2(
+                                        wp.abs(c[0]) * 1700.0 + c[1] * 700.0, lean * 0.22, 3 + int(table[p, 28] * 10.0)
+                                    )
                                     cover = smooth(0.75, 0.25, hairs - 0.8 * (cover - 0.5)) * wp.min(1.0, cover * 2.2)
                                 albedo = wp.lerp(albedo, row3(table, p, 9), cover * table[p, 75])
                                 if brow[0] > 0.0:
@@ -466,7 +479,9 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                     angle = wp.acos(wp.clamp(-d[2], -1.0, 1.0))
                     white = wp.vec3(0.72, 0.68, 0.66) * table[p, 58]
                     vein = noise3(wp.vec3(d[0] * 25.0, d[1] * 40.0, 2.0))
-                    white = wp.cw_mul(white, wp.lerp(wp.vec3(1.0), wp.vec3(1.0, 0.8, 0.78), vein * smooth(0.4, 1.0, angle)))
+                    white = wp.cw_mul(
+                        white, wp.lerp(wp.vec3(1.0), wp.vec3(1.0, 0.8, 0.78), vein * smooth(0.4, 1.0, angle))
+                    )
                     iris = row3(table, p, 12)
                     turn = wp.atan2(d[1], d[0])
                     ray_noise = noise2(turn * 9.0, angle * 12.0, 11)
@@ -494,7 +509,9 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                 elif part == TEETH:
                     # c is (tooth number, height 0 at the gum to 1, upper or lower).
                     gap = wp.abs(c[0] - wp.floor(c[0]) - 0.5) * 2.0
-                    albedo = wp.cw_mul(wp.vec3(0.82, 0.78, 0.70), row3(table, p, 80)) * (1.0 - 0.5 * smooth(0.82, 1.0, gap))
+                    albedo = wp.cw_mul(wp.vec3(0.82, 0.78, 0.70), row3(table, p, 80)) * (
+                        1.0 - 0.5 * smooth(0.82, 1.0, gap)
+                    )
                     if c[1] < 0.12:
                         albedo = wp.vec3(0.5, 0.2, 0.19)
                     lapa = 8
@@ -507,9 +524,15 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                     sharp = 50.0
                     celeb = 15
                 elif part == HAT:
-                    albedo = row3(table, p, 86) * (0.72 + 0.28 * noise3(c * table[p, 90])) * (0.75 + 0.4 * noise3(c * 30.0))
+                    albedo = (
+                        row3(table, p, 86) * (0.72 + 0.28 * noise3(c * table[p, 90])) * (0.75 + 0.4 * noise3(c * 30.0))
+                    )
                     if table[p, 89] > 0.5:
-                        albedo = wp.lerp(albedo, row3(table, p, 50), smooth(0.2, 0.5, wp.sin(c[0] * 90.0) * wp.sin((c[1] - c[2]) * 90.0)))
+                        albedo = wp.lerp(
+                            albedo,
+                            row3(table, p, 50),
+                            smooth(0.2, 0.5, wp.sin(c[0] * 90.0) * wp.sin((c[1] - c[2]) * 90.0)),
+                        )
                     gloss = 0.03
                     celeb = 16
                 elif part == EARRING or part == NECKLACE:
@@ -585,7 +608,7 @@ def cast_rays(
     i = wp.tid()
     x = i % size
     y = i // size
-    differs = int(0)
+    differs = 0
     mine = colour[i]
     if first == 0:
         for k in range(4):
@@ -644,7 +667,7 @@ def openness(
         return
     side = wp.normalize(wp.cross(n, wp.vec3(0.31, 0.77, 0.55)))
     other = wp.cross(n, side)
-    free = float(0.0)
+    free = 0.0
     for k in range(count):
         # Cosine-weighted, the same spiral for each vertex.
         r = wp.sqrt((float(k) + 0.5) / float(count))

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .shapes import SKIN, SOCKET, CAVITY, HeadModel, head_model, place_on_surface
+from .shapes import SKIN, SOCKET, HeadModel, head_model, place_on_surface
 
 # The image's right half in millimetres; the other half mirrors it.
 LIP_TOP = [(0, 63.0), (3, 62.1), (5.8, 61.4), (10, 62.6), (15, 64.8), (19, 67.6), (22.5, 70.4), (25.8, 73.2)]
@@ -96,7 +96,7 @@ def face_curves() -> FaceCurves:
         mouth_bottom=mouth_bottom,
         ridge=on(np.array(NOSE_RIDGE) / 1000),
         base=on(both_halves(NOSE_BASE)),
-        sides=on(both_halves(NOSE_SIDE)),
+        sides=on(np.concatenate([np.array(NOSE_SIDE) * [-1, 1], np.array(NOSE_SIDE)]) / 1000),
         eyes=tuple(_eye(model, side) for side in (-1, 1)),
         jaw=_jaw(model),
         front_faces=front,
@@ -194,7 +194,7 @@ def _jaw(model: HeadModel) -> SurfacePoints:
     half = np.array(
         [
             (0, 119, -3), (15, 116.5, -4), (28, 110, 0), (40, 99, 9), (51, 84, 20), (60, 66, 30), (65, 50, 34),
-            (69, 32, 32), (71, 14, 29), (72, -4, 26),
+            (69, 32, 37), (71, 14, 40), (72, -4, 42),
         ]
     ) / 1000  # fmt: skip
     line = resample(np.concatenate([half[:0:-1] * [-1, 1, 1], half]), JAW_POINTS)
@@ -266,15 +266,15 @@ def face_points(
     brows_5 = [0.5 * brow[i, 0] + 0.5 * (0.7 * brow[i, 0] + 0.3 * brow[i, 1]) for i in range(2)]
 
     def brow_9(i: int) -> np.ndarray:
+        # Along the upper edge from left to right and back along the lower one, without its outer end.
         upper, lower = brow[i]
-        # Both sets go around: along the upper edge from left to right, then back; on the image's right half
-        # the lower row starts at the outer end, as its neighbour is the upper row's last point there too.
-        return np.concatenate([upper, (lower[::-1][:4] if i == 0 else lower[::-1][:4])])
+        return np.concatenate([upper, lower[::-1][:4] if i == 0 else lower[::-1][:4]])
 
     eyes_6, eyes_8 = [eye(i, 2) for i in range(2)], [eye(i, 3) for i in range(2)]
     centres = [e.mean(axis=0, keepdims=True) for e in eyes_8]
     brows_3 = [resample(b, 3) for b in brows_5]
-    outline_11 = np.concatenate([sides[[1, 2, 3]], base, sides[[4, 5, 6]]])
+    # Down the image's left side, along the base, and up the right side.
+    outline_11 = np.concatenate([sides[1:4], base, sides[7:4:-1]])
     layouts = {
         68: [jaw[::2], *brows_5, ridge, base, *eyes_6, mouth],
         98: [jaw, brow_9(0), brow_9(1), ridge, base, *eyes_8, mouth, pupils],
@@ -285,8 +285,8 @@ def face_points(
             *brows_3,
             np.stack([eyes_8[0][0], centres[0][0], eyes_8[0][4]]),
             np.stack([eyes_8[1][0], centres[1][0], eyes_8[1][4]]),
-            np.stack([sides[3], ridge[3], sides[4]]),
-            np.stack([mouth[0], mouth[[14, 18]].mean(axis=0) if len(mouth) > 18 else mouth[3], mouth[6]]),
+            np.stack([sides[3], ridge[3], sides[7]]),
+            np.stack([mouth[0], mouth[[14, 18]].mean(axis=0), mouth[6]]),
             jaw[16:17],
         ],
         5: [pupils, ridge[3:], mouth[0:1], mouth[6:7]],

@@ -127,6 +127,20 @@ _SPREADS = {
 }
 
 
+# Means of local changes that bring the average head to the proportions of annotated photos (eyes nearer together and
+# longer, a wider and shorter face); all others have 0.
+_MEANS = {
+    "l-eye-trans-out": -0.3,
+    "l-eye-push2-out": 0.3,
+    "head-scale-horiz-incr": 0.12,
+    "head-scale-vert-incr": -0.15,
+    "head-fat-incr": 0.05,
+    "forehead-temple-incr": 0.15,
+    "head-angle-out": 0.1,
+    "mouth-scale-horiz-incr": 0.1,
+}
+
+
 def _shape(rng: np.random.Generator) -> dict[str, float]:
     """Local changes; both sides share a value up to a small difference."""
     from .shapes import head_model
@@ -136,9 +150,9 @@ def _shape(rng: np.random.Generator) -> dict[str, float]:
         if name.startswith("r-"):
             continue
         spread = _SPREADS.get(name, 0.3)
-        value = float(np.clip(rng.normal(0, spread), -1, 1))
+        value = float(np.clip(rng.normal(_MEANS.get(name, 0.0), spread), -1, 1))
         difference = float(rng.normal(0, 0.06))
-        keep = rng.random() < 0.55 or name.startswith(("nose", "mouth", "head-scale", "chin-height"))
+        keep = rng.random() < 0.55 or name in _MEANS or name.startswith(("nose", "mouth", "head-scale", "chin-height"))
         if not keep or spread == 0:
             continue
         shape[name] = value
@@ -199,7 +213,15 @@ def sample_expression(rng: np.random.Generator, name: str | None = None) -> tupl
         act(rng.uniform(0.8, 1.0), str(rng.choice(["eyeBlinkLeft", "eyeBlinkRight"])))
         act(0.7 * rng.random(), "mouthSmile*")
     # Everybody's face moves a little.
-    for action in ("browInnerUp", "browDown*", "browOuterUp*", "mouthPress*", "mouthDimple*", "eyeSquint*", "cheekPuff"):
+    for action in (
+        "browInnerUp",
+        "browDown*",
+        "browOuterUp*",
+        "mouthPress*",
+        "mouthDimple*",
+        "eyeSquint*",
+        "cheekPuff",
+    ):
         if rng.random() < 0.2 and action.rstrip("*") + "Left" not in actions and action not in actions:
             act(0.35 * rng.random(), action)
     for action in ("jawLeft", "jawRight", "mouthLeft", "mouthRight", "tongueOut", "mouthPucker", "mouthFunnel"):
@@ -274,12 +296,7 @@ def sample_person(rng: np.random.Generator | int, config: SyntheticFaceConfig | 
         "forehead brow_height brow_arch brow_gap brow_length"  # signed
     ).split()
     details = {n: float(np.clip(rng.normal(0, 0.8), -2, 2)) for n in names}
-    for n in (
-        "hair_shade lip_shade gloss beard_density makeup_strength shadow_shade blotch moles dark_circles curl hair_gloss "
-        "lens lens_dark lens_mirror cloth_light second pattern pattern_size white iris pupil brow_dark teeth frame "
-        "hat_colour hat_weave metal thing thing_grain seed part volume length neckline_kind beard_length earring_kind "
-        "glasses_size"
-    ).split():
+    for n in ["hair_shade", "lip_shade", "gloss", "beard_density", "makeup_strength", "shadow_shade", "blotch", "moles", "dark_circles", "curl", "hair_gloss", "lens", "lens_dark", "lens_mirror", "cloth_light", "second", "pattern", "pattern_size", "white", "iris", "pupil", "brow_dark", "teeth", "frame", "hat_colour", "hat_weave", "metal", "thing", "thing_grain", "seed", "part", "volume", "length", "neckline_kind", "beard_length", "earring_kind", "glasses_size"]:
         details[n] = float(rng.random())
     details["moles"] = float(rng.random() < 0.35)
     from .appearance import CLOTHES_COLOURS

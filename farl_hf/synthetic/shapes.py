@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-FORMAT = 4
+FORMAT = 5
 SKIN, BODY, EYE, SOCKET, CAVITY, TONGUE = range(6)
 _SEGMENTS = {
     "body": BODY,
@@ -162,15 +162,15 @@ def _build() -> dict[str, np.ndarray]:
     from tqdm.auto import tqdm
 
     bar = tqdm(total=4, desc="Preparing the head model (once)", unit="step")
-    human = anny.Anny(
-        local_changes="all", facial_actions="all", phenotypes="all", phenotype_blendshapes="original"
-    )
+    human = anny.Anny(local_changes="all", facial_actions="all", phenotypes="all", phenotype_blendshapes="original")
     bar.update()
     faces = human.faces.numpy()
     parts = np.full(len(faces), BODY, dtype=np.int32)
     for name, part in _SEGMENTS.items():
         parts[get_face_segmentation_mask(human, [name]).numpy()] = part
-    sides = [np.unique(faces[get_face_segmentation_mask(human, [f"eye_front.{s}", f"eye_back.{s}"]).numpy()]) for s in "RL"]
+    sides = [
+        np.unique(faces[get_face_segmentation_mask(human, [f"eye_front.{s}", f"eye_back.{s}"]).numpy()]) for s in "RL"
+    ]
     bar.update()
 
     template = human.template_vertices.numpy() @ _AXES.T
@@ -187,7 +187,7 @@ def _build() -> dict[str, np.ndarray]:
     average = np.where(mask, _phenotype_weights({}), 1.0).prod(axis=1)
     neutral = template + np.tensordot(average, shapes[:count], 1)
     # Head, neck and shoulders without arms.
-    inside = (neutral[:, 1] < 0.42) & (np.abs(neutral[:, 0]) < 0.30)
+    inside = neutral[:, 1] < 0.5
     kept_faces = inside[faces].all(axis=1)
     kept, faces = np.unique(faces[kept_faces], return_inverse=True)
     faces, parts = faces.reshape(-1, 3), parts[kept_faces]
@@ -200,7 +200,10 @@ def _build() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     weights = np.stack([np.where(mask, _phenotype_weights(_any_phenotype(rng)), 1.0).prod(axis=1) for _ in range(500)])
     people = weights @ shapes[:count].reshape(count, -1)
-    basis = np.linalg.svd(people, full_matrices=False)[2][:_PHENOTYPE_RANK]
+    # The leading right singular vectors, by way of the small matrix of inner products.
+    powers, mixes = np.linalg.eigh(people @ people.T)
+    leading = slice(-1, -1 - _PHENOTYPE_RANK, -1)
+    basis = (mixes[:, leading] / np.sqrt(np.maximum(powers[leading], 1e-12))).T @ people
     projection = shapes[:count].reshape(count, -1) @ basis.T
 
     actions = shapes[count : count + len(human.facial_action_labels)]

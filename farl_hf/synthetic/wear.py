@@ -125,7 +125,9 @@ def glasses(person: Person, eyes: np.ndarray, ridge: np.ndarray, ears: np.ndarra
         half_way = 0.5 * (hinge + over)
         half_way[0] = middle_x + side * max(np.abs(half_way[0] - middle_x), reach, half_gap + wide)
         path = np.stack([hinge, half_way, over, over + np.array([0, 0.012, 0.012])])
-        dense = np.concatenate([np.linspace(a, b, 4)[:-1] for a, b in zip(path[:-1], path[1:], strict=True)] + [path[-1:]])
+        dense = np.concatenate(
+            [np.linspace(a, b, 4)[:-1] for a, b in zip(path[:-1], path[1:], strict=True)] + [path[-1:]]
+        )
         frames.append(tube(dense, max(thick, 0.0009)))
     gap = half_gap - wide
     t = np.linspace(-1, 1, 7)
@@ -170,7 +172,9 @@ def hat(person: Person, edge: np.ndarray, vertices: np.ndarray) -> list[Mesh]:
     meshes = [(grid.reshape(-1, 3), grid_triangles(*grid.shape[:2]), grid.reshape(-1, 3))]
     rim = np.stack(rim)
     if person.hat == "beanie":
-        band = np.stack([rim + (rim - middle) * 0.04 - [0, 0.028, 0], rim + (rim - middle) * 0.05 + [0, 0.004, 0]], axis=1)
+        band = np.stack(
+            [rim + (rim - middle) * 0.04 - [0, 0.028, 0], rim + (rim - middle) * 0.05 + [0, 0.004, 0]], axis=1
+        )
         meshes.append((band.reshape(-1, 3), grid_triangles(*band.shape[:2]), band.reshape(-1, 3)))
     else:
         outwards = (rim - middle) * [1, 0, 1]
@@ -203,7 +207,9 @@ def earrings(person: Person, lobes: np.ndarray) -> list[Mesh]:
         elif kind < 0.7:
             radius = 0.008 + 0.035 * (kind - 0.35)
             turn = np.linspace(0, 2 * np.pi, 19)[:-1]
-            ring = np.stack([0.3 * radius * np.sin(turn), radius - radius * np.cos(turn), radius * np.sin(turn) * 0.9], axis=1)
+            ring = np.stack(
+                [0.3 * radius * np.sin(turn), radius - radius * np.cos(turn), radius * np.sin(turn) * 0.9], axis=1
+            )
             meshes.append(tube(at + ring, 0.0013, closed=True))
         else:
             points, triangles = sphere(8, 8)
@@ -212,8 +218,8 @@ def earrings(person: Person, lobes: np.ndarray) -> list[Mesh]:
     return meshes
 
 
-def necklace(person: Person, vertices: np.ndarray, normals_from: np.ndarray) -> Mesh:
-    """A chain that lies on the chest: vertices (V, 3) of head and body in the body's frame."""
+def necklace(person: Person, vertices: np.ndarray, axis: np.ndarray) -> Mesh:
+    """A chain that lies on the chest: vertices (V, 3) of head and body, and a point (3,) inside of the neck."""
     model = head_model()
     low = 0.165 + 0.05 * person.details.get("length", 0.5)
     turn = np.linspace(-2.3, 2.3, 40)
@@ -221,11 +227,12 @@ def necklace(person: Person, vertices: np.ndarray, normals_from: np.ndarray) -> 
     skin = np.unique(model.faces)
     skin = skin[(neutral[skin, 1] > 0.11) & (neutral[skin, 1] < 0.262)]
     # The neutral loop is high at the nape and low in front; each point takes the nearest surface vertex's motion.
-    loop = np.stack([np.sin(turn) * 0.075, low - 0.055 * np.abs(turn / 2.3) ** 1.2, 0.05 - 0.085 * np.cos(turn)], axis=1)
+    loop = np.stack(
+        [np.sin(turn) * 0.075, low - 0.055 * np.abs(turn / 2.3) ** 1.2, 0.05 - 0.085 * np.cos(turn)], axis=1
+    )
     nearest = np.linalg.norm(neutral[skin][None] - loop[:, None], axis=-1)
     ids = skin[nearest.argsort(axis=1)[:, :4]]
     surface = vertices[ids].mean(axis=1)
-    axis = normals_from
     outwards = surface - axis
     outwards[:, 1] *= 0.2
     outwards /= np.linalg.norm(outwards, axis=1, keepdims=True)
@@ -282,7 +289,9 @@ def occluder(rng: np.random.Generator, face: np.ndarray, scale: float) -> tuple[
         triangles = np.concatenate([[[4 * i, 4 * i + 1, 4 * i + 2], [4 * i, 4 * i + 2, 4 * i + 3]] for i in range(6)])
         triangles = triangles.astype(np.int32)
     else:
-        points, triangles, _ = tube(np.linspace([-1.5, 0, 0], [1.5, 0, 0], 5) * scale, rng.uniform(0.03, 0.09) * scale, sides=8)
+        points, triangles, _ = tube(
+            np.linspace([-1.5, 0, 0], [1.5, 0, 0], 5) * scale, rng.uniform(0.03, 0.09) * scale, sides=8
+        )
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
     if kind == "bar":
         a = rng.uniform(0, np.pi)
