@@ -5,6 +5,8 @@ A ray goes through lenses and gaps between strands until it meets something soli
 the *neutral* position there, so paint sticks to the face. See `appearance` for the rows of the parameter table.
 """
 
+# Warp needs int(0) and float(0.0) for numbers that loops change.
+# ruff: noqa: UP018
 import warp as wp
 
 wp.config.quiet = True
@@ -134,8 +136,8 @@ def hairline_at(hairline: wp.array(dtype=wp.float32, ndim=2), p: int, around: fl
 def brow_distance(table: wp.array(dtype=wp.float32, ndim=2), p: int, x: float, y: float):
     """How deep (x, y) lies in the brow: 1 on its middle line, 0 on its border, and along it from 0 to 4."""
     ax = wp.abs(x)
-    best = -10.0
-    along = 0.0
+    best = float(-10.0)
+    along = float(0.0)
     for i in range(4):
         k = 100 + 3 * i
         px = table[p, k]
@@ -182,7 +184,7 @@ def lit(
         power = wp.vec3(scene.lights[i, 3], scene.lights[i, 4], scene.lights[i, 5])
         facing = wp.dot(n, to)
         if facing > -wrap:
-            visible = 1.0
+            visible = float(1.0)
             if scene.lights[i, 7] > 0.5:
                 size = scene.lights[i, 6]
                 a = jitter * 6.2831853
@@ -264,7 +266,7 @@ def scalp_at(scene: Scene, p: int, c: wp.vec3, ear: float):
     around = wp.atan2(c[0], 0.06 - c[2])
     above = hairline_at(scene.hairline, p, around) - c[1]
     if ear > 0.85:
-        above = -1.0
+        above = float(-1.0)
     if c[1] > 0.075:
         above = -1.0
     return above
@@ -283,10 +285,10 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
     seen.depth = wp.inf
     table = scene.table
     through = wp.vec3(1.0)
-    have_colour = 0
-    have_lapa = 0
-    have_celeb = 0
-    start = 0.0
+    have_colour = int(0)
+    have_lapa = int(0)
+    have_celeb = int(0)
+    start = float(0.0)
     for step in range(12):
         if have_colour * have_lapa * have_celeb == 0 and start >= 0.0:
             hit = wp.mesh_query_ray(scene.mesh, origin + ray * start, ray, 20.0)
@@ -310,13 +312,13 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                 tr = scene.traits[ia] * u + scene.traits[ib] * v + scene.traits[ic] * w
                 part = scene.parts[f]
                 p = scene.people[f]
-                solid = 1
-                lapa = 0
-                celeb = 0
+                solid = int(1)
+                lapa = int(0)
+                celeb = int(0)
                 albedo = wp.vec3(0.5)
-                gloss = 0.15
-                sharp = 18.0
-                wrap = 0.0
+                gloss = float(0.15)
+                sharp = float(18.0)
+                wrap = float(0.0)
                 open_sky = tr[2]
 
                 if part == HAIR:
@@ -343,7 +345,7 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                 elif part == LENS:
                     solid = 0
                     if have_colour == 0:
-                        glint = 0.0
+                        glint = float(0.0)
                         shine = lit(scene, at, n, ray, wp.vec3(0.0), 0.8, 90.0, 0.0, 1.0, jitter)
                         mirror = ray - n * (2.0 * wp.dot(ray, n))
                         facing = wp.pow(1.0 - wp.abs(wp.dot(n, ray)), 3.0) * 0.5 + table[p, 46]
@@ -608,7 +610,7 @@ def cast_rays(
     i = wp.tid()
     x = i % size
     y = i // size
-    differs = 0
+    differs = int(0)
     mine = colour[i]
     if first == 0:
         for k in range(4):
@@ -667,7 +669,7 @@ def openness(
         return
     side = wp.normalize(wp.cross(n, wp.vec3(0.31, 0.77, 0.55)))
     other = wp.cross(n, side)
-    free = 0.0
+    free = float(0.0)
     for k in range(count):
         # Cosine-weighted, the same spiral for each vertex.
         r = wp.sqrt((float(k) + 0.5) / float(count))
