@@ -9,6 +9,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 
 def _register_configs() -> None:
@@ -72,17 +73,31 @@ def _register_tokenizers() -> None:
     AutoTokenizer.register(FaRLConfig, tokenizer_class=CLIPTokenizer, exist_ok=True)
 
 
+def _register_cards() -> None:
+    """`model.push_to_hub` with this package's card. Models import no other room: this reaches into theirs."""
+    from .models.modeling_farl import FaRLPreTrainedModel
+
+    def push_to_hub(self: FaRLPreTrainedModel, repo_id: str, **options: Any) -> str:
+        from .hub.publishing import push_model
+
+        return push_model(self, repo_id, **options)
+
+    push_to_hub.__doc__ = FaRLPreTrainedModel.push_to_hub.__doc__
+    FaRLPreTrainedModel.push_to_hub = push_to_hub
+
+
 _CONFIGS = f"{__package__}.models.configuration_farl"
 _MODELS = f"{__package__}.models.modeling_farl"
 _IMAGE_PROCESSORS = f"{__package__}.models.image_processing_farl"
 _PROCESSORS = f"{__package__}.models.processing_farl"
-# Transformers' module that makes a table -> our modules with the classes, and what adds them to it.
+# Module that makes a table -> our modules with the classes, and what adds them to it.
 _REGISTRATIONS: dict[str, tuple[tuple[str, ...], Callable[[], None]]] = {
     "transformers.models.auto.configuration_auto": ((_CONFIGS,), _register_configs),
     "transformers.models.auto.modeling_auto": ((_CONFIGS, _MODELS), _register_models),
     "transformers.models.auto.image_processing_auto": ((_CONFIGS, _IMAGE_PROCESSORS), _register_image_processors),
     "transformers.models.auto.processing_auto": ((_CONFIGS, _PROCESSORS), _register_processors),
     "transformers.models.auto.tokenization_auto": ((_CONFIGS,), _register_tokenizers),
+    _MODELS: ((_MODELS,), _register_cards),
 }
 _WATCHED = {*_REGISTRATIONS, _CONFIGS, _MODELS, _IMAGE_PROCESSORS, _PROCESSORS}
 

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from ..version import __version__
-from . import convert, export_code, synthesize
+from . import convert, export_code, publish, synthesize
 
-SUBCOMMANDS = (convert, export_code, synthesize)
+SUBCOMMANDS = (convert, export_code, publish, synthesize)
 
 
 def build_parser() -> argparse.ArgumentParser:

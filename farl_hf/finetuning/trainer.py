@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..hub.publishing import write_card
 from .ema import ExponentialMovingAverage, moving_tensors
 from .evaluation import ALL, score_model
 from .faces import FaceRows
@@ -108,6 +109,12 @@ class FaRLTrainer(Trainer):
             save_file(raw, Path(output_dir) / RAW_WEIGHTS)
         with self.ema.applied(self.model):
             super().save_model(output_dir, _internal_call)
+
+    def create_model_card(self, model_name: str | None = None, **options: Any) -> None:
+        """Writes the package's card in the place of Transformers' draft; `push_to_hub` calls this."""
+        if self.is_world_process_zero():
+            folder = Path(self.args.output_dir)
+            write_card(folder, self.hub_model_id or model_name or folder.name, old_card=folder / "README.md")
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
+import farl_hf
 from farl_hf.conversion.downloads import RELEASE_FILES
 from farl_hf.conversion.release_cards import release_card
+from farl_hf.hub.cards import Measurement, measurements, model_card, write_eval_results
 
 CARDS = Path(__file__).parents[2] / "model_cards"
 
@@ -19,6 +22,7 @@ def test_card_of_a_release(name):
     for heading in (
         "## Use",
         "## Intended use",
+        "## Out of scope",
         "## Known biases",
         "## Data and licences",
         "## Citation",
@@ -26,5 +30,56 @@ def test_card_of_a_release(name):
     ):
         assert heading in card
     assert "LAION-400M was taken offline" in card and "not measured here" in card
+    # The authors' figures are theirs: none of them is in the header.
+    assert "model-index" not in header and "93.8" not in card.split("---")[1]
     committed = (CARDS / f"farl-{name.replace('_', '-')}.md").read_text()
     assert committed == card, "run python scripts/write_model_cards.py"
+
+
+def card(architecture: str, **options) -> ModelCard:
+    config = farl_hf.FaRLConfig.from_preset("tiny")
+    config.architectures = [architecture]
+    return ModelCard(model_card(config, "me/model", **options))
+
+
+def test_scores_are_in_the_header_and_in_a_table():
+    result = {
+        "dataset": "lapa",
+        "split": "test",
+        "precision": "bf16",
+        "localisation": "five points",
+        "metrics": {"all": {"fg_mean": 0.87654321, "nose": float("nan")}, "dark": {"fg_mean": 0.5}},
+    }
+    scores = measurements(result)
+    assert [(score.subset, score.metric) for score in scores] == [("all", "fg_mean"), ("dark", "fg_mean")]
+    found = card("FaRLForFaceParsing", measured=scores, base_model="me/base", datasets=["some/faces"])
+    whole, dark = found.data.eval_results
+    assert (whole.task_type, whole.dataset_type, whole.dataset_split) == ("image-segmentation", "lapa", "test")
+    assert (whole.metric_type, whole.metric_value, dark.metric_value, dark.dataset_config) == (
+        "fg_mean", 87.654, 50.0, "dark",
+    )  # fmt: skip
+    assert "| lapa test | all | fg_mean | 87.654 | five points, bf16 |" in found.text
+    assert "Scores by subset" in found.text and "starting from `me/base`" in found.text
+    assert found.data.datasets == ["some/faces"] and found.data["base_model_relation"] == "finetune"
+    without = card("FaRLForFaceParsing")
+    assert without.data.eval_results is None and "No score by group" in without.text
+
+
+def test_what_a_model_learnt_from():
+    generated = card("FaRLModel", learnt_from="generated", base_model="none").text
+    assert "generated faces alone" in generated and "LAION-400M" not in generated and "random weights" in generated
+    assert "LAION-400M" in card("FaRLModel", source="a.pth").text
+    assert "LAION-Face" in card("FaRLModel").text and "public web of 2021" not in card("FaRLModel").text
+
+
+def test_eval_results(tmp_path):
+    scores = [Measurement("lapa", "fg_mean", 91.5, notes="fp32"), Measurement("lapa", "fg_mean", 80.0, subset="dark")]
+    (path,) = write_eval_results(tmp_path, scores, {"lapa": ("some/lapa", "parsing"), "wflw": ("some/wflw", "all")})
+    assert path == tmp_path / ".eval_results/lapa.yaml"
+    assert yaml.safe_load(path.read_text()) == [
+        {
+            "dataset": {"id": "some/lapa", "task_id": "parsing"},
+            "value": 91.5,
+            "notes": "fg_mean in percent, test, fp32",
+        }
+    ]
