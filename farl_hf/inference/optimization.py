@@ -33,13 +33,14 @@ TILES_AT_ONCE = 128
 CHANNELS_AT_ONCE = 192
 
 
-def optimize_for_inference(model: FaRLPreTrainedModel) -> FaRLPreTrainedModel:
+def optimize_for_inference(model: FaRLPreTrainedModel, winograd: bool = True) -> FaRLPreTrainedModel:
     """
     A copy of a model that computes the same outputs faster, for prediction alone: it does not train, and its weights
     have other names and shapes, so it cannot be saved; save the model itself.
 
     Args:
         model: Any model of this package in fp32; parsing and alignment gain most. It stays as it is.
+        winograd: Whether 3x3 convolutions are computed by Winograd's algorithm. Its rounding is too coarse for 8 bits.
 
     Returns:
         The copy, in evaluation mode. Its outputs are within 1e-4 of the model's, relative to the largest.
@@ -55,7 +56,10 @@ def optimize_for_inference(model: FaRLPreTrainedModel) -> FaRLPreTrainedModel:
     with torch.no_grad():
         if isinstance(model, FaRLDenseModel):
             head = next(module for module in model.children() if isinstance(module, FaRLUperHead))
-            parts = {id(model.pyramid): InferenceNeck(model.pyramid, head), id(head): InferenceHead(head)}
+            parts = {
+                id(model.pyramid): InferenceNeck(model.pyramid, head),
+                id(head): InferenceHead(head, WinogradConv if winograd else PlainConv),
+            }
         # `deepcopy` puts what its memo holds in the place of the old parts.
         optimized = copy.deepcopy(model, parts).eval().requires_grad_(False)
         for module in optimized.modules():
@@ -147,19 +151,19 @@ class InferenceNeck(nn.Module):
 
 
 class InferenceHead(nn.Module):
-    """The head behind [`InferenceNeck`], with channels last."""
+    """The head behind [`InferenceNeck`], with channels last and 3x3 convolutions of the class `conv`."""
 
-    def __init__(self, head: FaRLUperHead):
+    def __init__(self, head: FaRLUperHead, conv: "type[WinogradConv | PlainConv]"):
         super().__init__()
         self.pools = nn.ModuleList(pool for pool, _ in head.psp_modules)
         self.pooled_convs = nn.ModuleList(linear(*fold_batch_norm(module)) for _, module in head.psp_modules)
         channels = head.bottleneck.conv.out_channels
         deepest = head.bottleneck.conv.in_channels - len(self.pools) * channels
         self.bottleneck = EnlargingConv(
-            *fold_batch_norm(head.bottleneck), in_channels=[deepest] + [channels] * len(self.pools)
+            *fold_batch_norm(head.bottleneck), [deepest] + [channels] * len(self.pools), conv
         )
-        self.fpn_convs = nn.ModuleList(WinogradConv(*fold_batch_norm(module)) for module in head.fpn_convs)
-        self.fpn_bottleneck = EnlargingConv(*fold_batch_norm(head.fpn_bottleneck), in_channels=[channels] * 4)
+        self.fpn_convs = nn.ModuleList(conv(*fold_batch_norm(module)) for module in head.fpn_convs)
+        self.fpn_bottleneck = EnlargingConv(*fold_batch_norm(head.fpn_bottleneck), [channels] * 4, conv)
         self.conv_seg = linear(head.conv_seg.weight, head.conv_seg.bias)
 
     def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -175,6 +179,24 @@ class InferenceHead(nn.Module):
             levels[i - 1] = enlarged.permute(0, 2, 3, 1) + levels[i - 1]
         levels = [*(conv(level).relu_() for conv, level in zip(self.fpn_convs, levels[:3], strict=True)), levels[3]]
         return self.conv_seg(self.fpn_bottleneck(levels).relu_()).permute(0, 3, 1, 2)
+
+
+class PlainConv(nn.Conv2d):
+    """
+    A 3x3 convolution with zero padding 1, channels last.
+
+    Args:
+        weight: (out channels, in channels, 3, 3).
+        bias: (out channels,).
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor):
+        super().__init__(weight.shape[1], weight.shape[0], kernel_size=3, padding=1, device="meta")
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, height, width, in channels) to (batch, height, width, out channels)."""
+        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 class WinogradConv(nn.Module):
@@ -206,6 +228,8 @@ class WinogradConv(nn.Module):
         """(batch, height, width, in channels) to (batch, height, width, out channels)."""
         batch, height, width, _ = x.shape
         rows, columns = -(-height // 4), -(-width // 4)
+        if torch.compiler.is_exporting():
+            return self._forward_at_once(x, rows, columns)
         output = x.new_empty(batch, 4 * rows, 4 * columns, self.bias.shape[0])
         images_at_once = max(1, TILES_AT_ONCE // (rows * columns))
         rows_at_once = max(1, TILES_AT_ONCE // columns)
@@ -219,6 +243,17 @@ class WinogradConv(nn.Module):
                 tiles = nn.functional.pad(piece, margins).unfold(1, 6, 4).unfold(2, 6, 4)
                 result.unflatten(2, (columns, 4)).unflatten(1, (-1, 4)).copy_(self._convolve(tiles))
         return output[:, :height, :width]
+
+    def _forward_at_once(self, x: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+        """Without pieces, whose number would depend on the batch; other runtimes manage their memory themselves."""
+        batch, height, width, _ = x.shape
+        padded = nn.functional.pad(x, (0, 0, 1, 4 * columns - width + 1, 1, 4 * rows - height + 1))
+        taps = torch.arange(6, device=x.device)
+        row = (4 * torch.arange(rows, device=x.device)[:, None] + taps).flatten()
+        column = (4 * torch.arange(columns, device=x.device)[:, None] + taps).flatten()
+        tiles = padded.index_select(1, row).index_select(2, column).view(batch, rows, 6, columns, 6, -1)
+        result = self._convolve(tiles.permute(0, 1, 3, 5, 2, 4))
+        return result.reshape(batch, 4 * rows, 4 * columns, -1)[:, :height, :width]
 
     def _convolve(self, tiles: torch.Tensor) -> torch.Tensor:
         """(batch, rows, columns, in channels, 6, 6) to (batch, rows, 4, columns, 4, out channels)."""
@@ -249,18 +284,25 @@ def winograd_matrices(points: Sequence[float]) -> tuple[np.ndarray, np.ndarray, 
 
 class EnlargingConv(nn.Module):
     """
-    [`conv3x3_over_enlarged`] with channels last and a bias; the first map's part is a [`WinogradConv`].
+    [`conv3x3_over_enlarged`] with channels last and a bias.
 
     Args:
         weight: (out channels, sum of in_channels, 3, 3).
         bias: (out channels,).
         in_channels: Channels of each map; the first map has the output's size.
+        conv: Class of the first map's part.
     """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, in_channels: Sequence[int]):
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        in_channels: Sequence[int],
+        conv: type[WinogradConv | PlainConv] = WinogradConv,
+    ):
         super().__init__()
         first, *others = weight.split(list(in_channels), dim=1)
-        self.conv = WinogradConv(first, bias)
+        self.conv = conv(first, bias)
         # For each map and piece of output channels, (vertical taps, in channels, horizontal taps * out channels).
         self.pieces = nn.ModuleList(
             nn.ParameterList(piece.permute(2, 1, 3, 0).flatten(2) for piece in other.split(CHANNELS_AT_ONCE))
@@ -274,15 +316,33 @@ class EnlargingConv(nn.Module):
         height, width = output.shape[1:3]
         rows = torch.cat([enlarge_and_shift(m.shape[1], height, m).flatten(0, 1) for m in maps[1:]]).t()
         columns = [enlarge_and_shift(m.shape[2], width, m).permute(2, 1, 0).reshape(width, -1) for m in maps[1:]]
+        count = len(self.pieces[0])
+        if torch.compiler.is_exporting():
+            enlarged = [self._enlarged(maps[1:], piece, rows, columns, output.shape) for piece in range(count)]
+            return output + torch.cat(enlarged, dim=-1)
         for image, result in enumerate(output):
             for piece, part in enumerate(result.split(CHANNELS_AT_ONCE, dim=-1)):
-                mixed = [
-                    to_columns @ (m[image] @ tap).view(m.shape[1], to_columns.shape[1], -1)
-                    for m, pieces, to_columns in zip(maps[1:], self.pieces, columns, strict=True)
-                    for tap in pieces[piece]
-                ]
-                part += (rows @ torch.cat(mixed).flatten(1)).view(part.shape)
+                part += self._enlarged([m[image] for m in maps[1:]], piece, rows, columns, part.shape)
         return output
+
+    def _enlarged(
+        self,
+        maps: Sequence[torch.Tensor],
+        piece: int,
+        rows: torch.Tensor,
+        columns: Sequence[torch.Tensor],
+        shape: Sequence[int],
+    ) -> torch.Tensor:
+        """
+        The small maps' part of a piece of output channels, of a batch or of one image: (..., height, width, channels of
+        the piece).
+        """
+        mixed = [
+            to_columns @ (m @ tap).view(*m.shape[:-2], to_columns.shape[1], -1)
+            for m, pieces, to_columns in zip(maps, self.pieces, columns, strict=True)
+            for tap in pieces[piece]
+        ]
+        return (rows @ torch.cat(mixed, dim=-3).flatten(-2)).view(*shape[:-1], -1)
 
 
 def linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:

@@ -18,7 +18,7 @@ from transformers import CLIPModel
 from farl_hf.conversion.checkpoints import openai_state_dict
 from farl_hf.finetuning.lora import add_adapter
 from farl_hf.finetuning.tasks import ParsingTask
-from farl_hf.inference.export import export_onnx
+from farl_hf.inference.export import export_int8_onnx, export_onnx
 from farl_hf.inference.optimization import EnlargingConv, fold_batch_norm, optimize_for_inference
 from farl_hf.models.configuration_farl import FaRLConfig
 from farl_hf.models.geometry_farl import landmarks_from_heatmaps
@@ -79,9 +79,12 @@ def dense_cases(suite: str, scale: Scale) -> Iterator[Case]:
         name = f"forward {scale.dense_size} px, batch {batch}"
         yield Case(suite, name, partial(_forward, model_class, scale, batch, True), goal=2.0)
         yield Case(suite, f"{name}, not optimised", partial(_forward, model_class, scale, batch, False))
-    yield Case(
-        suite, f"forward {scale.dense_size} px, batch 1, in onnxruntime", partial(_onnx_forward, model_class, scale)
-    )
+    name = f"forward {scale.dense_size} px, batch 1"
+    # Rounding to 8 bits of significand, or of everything: told, and not a mistake.
+    yield Case(suite, f"{name}, bf16 autocast", partial(_bf16_forward, model_class, scale), tolerance=0.2)
+    for kind, tolerance in (("as it is", 1e-4), ("optimised", 1e-4), ("int8", 0.5)):
+        function = partial(_onnx_forward, model_class, scale, kind)
+        yield Case(suite, f"{name}, in onnxruntime, {kind}", function, tolerance=tolerance)
     if suite == "parsing":
         yield Case(suite, "fusion layer", partial(_fusion, scale, "fpn_bottleneck", True), goal=2.3)
         yield Case(suite, "fusion layer, not optimised", partial(_fusion, scale, "fpn_bottleneck", False))
@@ -111,7 +114,19 @@ def _forward(model_class: type, scale: Scale, batch: int, optimized: bool, side:
     return _no_grad(lambda: network(pixel_values=pixel_values)[output])
 
 
-def _onnx_forward(model_class: type, scale: Scale, side: str) -> Function:
+def _bf16_forward(model_class: type, scale: Scale, side: str) -> Function:
+    function = _forward(model_class, scale, 1, False, side)
+    if side == "reference":
+        return function
+
+    def autocast() -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return function()
+
+    return lambda: autocast().float()
+
+
+def _onnx_forward(model_class: type, scale: Scale, kind: str, side: str) -> Function:
     model = seeded_dense_model(model_class, scale)
     pixel_values = torch.randn(1, 3, scale.dense_size, scale.dense_size)
     if side == "reference":
@@ -121,7 +136,11 @@ def _onnx_forward(model_class: type, scale: Scale, side: str) -> Function:
         # The exported model decodes its heat maps.
         return _no_grad(lambda: landmarks_from_heatmaps(plain(pixel_values).sigmoid()))
     with tempfile.TemporaryDirectory() as folder:
-        path = export_onnx(model, Path(folder) / "model.onnx")
+        path = Path(folder) / "model.onnx"
+        if kind == "int8":
+            export_int8_onnx(model, path, torch.randn(4, *pixel_values.shape[1:]))
+        else:
+            export_onnx(optimize_for_inference(model) if kind == "optimised" else model, path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
