@@ -1,5 +1,6 @@
 """Miniature copies of the benchmarks in their official on-disk layouts, with random pictures."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -123,4 +124,43 @@ def make_celeba(folder: Path, splits: list[int]) -> Path:
     (root / "list_attr_celeba.txt").write_text("\n".join([*header, *attributes]) + "\n")
     (root / "list_landmarks_align_celeba.txt").write_text("\n".join([header[0], "lefteye_x ...", *landmarks]) + "\n")
     (root / "list_eval_partition.txt").write_text("\n".join(partition) + "\n")
+    return folder
+
+
+def make_own(folder: Path, counts: dict[str, int], kind: str) -> Path:
+    """
+    Own data as a folder with a subfolder per split, pictures of 40 x 32 pixels and one kind of truth: `labels` (grey
+    PNG of the classes 0 to 2), `landmarks.csv` (with boxes), `landmarks.pts`, `keypoints.json` (68 points each), or
+    `attributes.csv` (two of them).
+    """
+    for split, count in counts.items():
+        root = folder / split
+        names = [f"face{i}.jpg" for i in range(count)]
+        for i, name in enumerate(names):
+            picture(root / "images" / name, seed=i)
+        points = [face_points(68, i) for i in range(count)]
+        if kind == "labels":
+            for i in range(count):
+                grey(root / f"labels/face{i}.png", np.random.default_rng(i).integers(0, 3, (32, 40)))
+        elif kind == "landmarks.csv":
+            header = ["image", "box_x1", "box_y1", "box_x2", "box_y2", *(f"{a}{i}" for i in range(68) for a in "xy")]
+            faces = zip(names, points, strict=True)
+            lines = [",".join([name, "4", "2", "36", "30", *map(str, p.flatten())]) for name, p in faces]
+            (root / "landmarks.csv").write_text("\n".join([",".join(header), *lines]) + "\n")
+        elif kind == "landmarks.pts":
+            (root / "landmarks").mkdir()
+            for i, p in enumerate(points):
+                # They count from 1.
+                text = "\n".join(["version: 1", "n_points: 68", "{", *(f"{x + 1} {y + 1}" for x, y in p), "}"])
+                (root / f"landmarks/face{i}.pts").write_text(text + "\n")
+        elif kind == "keypoints.json":
+            images = [{"id": 10 + i, "file_name": name} for i, name in enumerate(names)]
+            annotations = [
+                {"image_id": 10 + i, "keypoints": np.c_[p, np.full(68, 2)].flatten().tolist(), "bbox": [4, 2, 32, 28]}
+                for i, p in enumerate(points)
+            ]
+            (root / "keypoints.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+        else:
+            lines = [f"{name},{i % 2},{-1 if i % 3 else 1}" for i, name in enumerate(names)]
+            (root / "attributes.csv").write_text("\n".join(["image,Smiling,Young", *lines]) + "\n")
     return folder

@@ -87,6 +87,102 @@ def test_nme_over_batches():
         metric.update(np.full((1, 98, 2), np.nan), references[:1])
 
 
+# Where the original measures (`scorers/*.yaml`), by hand: two ends, each the mean of some landmarks.
+LENGTHS = {
+    ("ibug300w", "inter_ocular"): ([36], [45]),
+    ("ibug300w", "inter_pupil"): ([36, 37, 38, 39, 40, 41], [42, 43, 44, 45, 46, 47]),
+    ("wflw", "inter_ocular"): ([60], [72]),
+    ("wflw", "inter_pupil"): ([96], [97]),
+    ("aflw19", "inter_ocular"): ([6], [11]),
+    ("aflw19", "inter_pupil"): ([7], [10]),
+}
+POINTS = {"ibug300w": 68, "wflw": 98, "aflw19": 19}
+
+
+@pytest.mark.parametrize("dataset, name", LENGTHS)
+def test_lengths_are_measured_where_the_original_measures(dataset, name):
+    first, second = LENGTHS[dataset, name]
+    references = np.random.default_rng(0).uniform(0, 9, (1, POINTS[dataset], 2))
+    references[0, first], references[0, second] = [10, 20], [40, 60]
+    # Two landmarks are off, by 10 and by 15 pixels.
+    predictions = references.copy()
+    predictions[0, 0] += [6, 8]
+    predictions[0, 1] += [-9, 12]
+    metric = LandmarkNME(dataset)
+    metric.update(predictions, references, np.array([[0, 0, 30, 40]]))
+    scores = metric.compute()
+    assert scores[name] == pytest.approx(25 / POINTS[dataset] / 50, rel=1e-5)
+    if dataset == "aflw19":
+        # The diagonal, and the root of the area, of the box.
+        assert scores["diag"] == pytest.approx(25 / 19 / 50, rel=1e-5)
+        assert scores["box"] == pytest.approx(25 / 19 / 1200**0.5, rel=1e-5)
+
+
+def test_images_count_alike_in_the_mean():
+    references = np.zeros((3, 98, 2))
+    references[:, 72] = [100, 0]
+    references[:, 97] = [50, 0]
+    predictions = references + np.array([1, 2, 9])[:, None, None] * [0.6, 0.8]
+    metric = LandmarkNME("wflw")
+    metric.update(predictions, references)
+    scores = metric.compute()
+    assert scores["inter_ocular"] == pytest.approx(0.04) and scores["inter_pupil"] == pytest.approx(0.08)
+    # The curve is 0 below 0.01, 1/3 from there, 2/3 from 0.02 and 1 from 0.09 on: no failure up to 0.1.
+    assert scores["auc_inter_ocular_10"] == pytest.approx((0.09 + 0.08 + 0.01) / 3 / 0.1, abs=2e-3)
+    assert scores["fr_inter_ocular_10"] == 0
+    metric.update(references[:1] + [30, 0], references[:1])
+    assert metric.compute()["fr_inter_ocular_10"] == 0.25
+
+
+def test_curves_are_those_of_the_original():
+    """WFLW: the inter-ocular error up to 0.1; AFLW-19: that of the box's side up to 0.07; the others have none."""
+    boxes = np.array([[0, 0, 100, 100]] * 4)
+    for dataset, count, keys in (
+        ("wflw", 98, {"auc_inter_ocular_10", "fr_inter_ocular_10"}),
+        ("aflw19", 19, {"auc_box_7", "fr_box_7"}),
+        ("ibug300w", 68, set()),
+        ("own", 68, set()),
+    ):
+        references = np.random.default_rng(0).uniform(0, 100, (4, count, 2))
+        metric = LandmarkNME(dataset, num_landmarks=count)
+        # 7.005 pixels from the truth in one image of four: between 0.07 and the grid's end at 0.0701.
+        shifts = np.array([0, 0, 7.005, 8])[:, None, None] * [1, 0]
+        metric.update(references + shifts, references, boxes)
+        scores = metric.compute()
+        assert {key for key in scores if key.startswith(("auc", "fr"))} == keys
+        if dataset == "aflw19":
+            assert scores["fr_box_7"] == 0.25 and scores["box"] == pytest.approx(0.0375125, rel=1e-4)
+
+
+def test_own_landmarks():
+    """Of a known layout: outer eye corners. Without boxes: those around the landmarks."""
+    for count, corners in ((68, (36, 45)), (98, (60, 72)), (106, (66, 79)), (19, (6, 11)), (5, None)):
+        references = np.random.default_rng(0).uniform(10, 20, (1, count, 2))
+        references[0, :2] = [[0, 0], [30, 40]]
+        if corners is not None:
+            references[0, corners[0]], references[0, corners[1]] = [5, 10], [10, 22]
+        metric = LandmarkNME("own", num_landmarks=count)
+        metric.update(references + [3, 4], references)
+        scores = metric.compute()
+        assert next(iter(scores)) == ("diag" if corners is None else "inter_ocular")
+        assert scores["diag"] == pytest.approx(0.1) and scores["box"] == pytest.approx(5 / 1200**0.5)
+        assert scores.get("inter_ocular") == (None if corners is None else pytest.approx(5 / 13))
+        metric = LandmarkNME("own", num_landmarks=count)
+        metric.update(references + [3, 4], references, np.array([[0, 0, 6, 8]]))
+        assert metric.compute()["diag"] == pytest.approx(0.5)
+
+
+def test_parsing_f1_by_hand():
+    """One confusion matrix of all images: not a mean over images, nor one that counts the background."""
+    metric = FaceParsingF1(["background", "skin", "hair"])
+    metric.update([[0, 0, 1, 1]], [[0, 1, 1, 1]])
+    metric.update([[2, 2, 1, 0, 0, 0]], [[2, 1, 1, 2, 0, 0]])
+    scores = metric.compute()
+    # Skin: 3 hits of 3 predicted and 5 true; hair: 1 hit of 2 and 2; background: 3 of 5 and 3.
+    assert scores["skin"] == 6 / 8 and scores["hair"] == 2 / 4 and scores["background"] == 6 / 8
+    assert scores["fg_mean"] == (6 / 8 + 2 / 4) / 2
+
+
 @pytest.mark.parametrize("threshold, points", [(0.1, 1001), (0.07, 702)])
 def test_auc_on_the_originals_grid(threshold, points):
     errors = np.random.default_rng(0).gamma(4, 0.012, 200)

@@ -1,7 +1,7 @@
 """
 Fine-tuning and evaluation of the task models on the paper's benchmarks and on own data.
 
-May import `inference`, `hub`, `datasets`, `metrics` and `models`; not `pretraining`.
+May import `inference`, `hub`, `weights`, `datasets`, `metrics` and `models`; not `pretraining`.
 """
 
 from .benchmarks import BENCHMARKS, Benchmark, own_benchmark

@@ -19,7 +19,7 @@ class FinetuneConfig:
 
     dataset: str = _option("lapa", f"one of {', '.join(BENCHMARKS)}, or own (with --task)")
     data_dir: str = _option(".", "folder of the data set in its official layout; of own data also a Hub name")
-    model: str | None = _option(None, "pre-trained or fine-tuned folder, or Hub name")
+    model: str | None = _option(None, "pre-trained or fine-tuned folder, Hub name, or farl-tiny")
     preset: str | None = _option(None, "size of a model from random weights, in the place of --model")
     tuning: str = _option("full", "full, frozen (vision tower fixed) or lora")
     recipe: str = _option("short", "short, or paper: as long and as the original, which over-fits")

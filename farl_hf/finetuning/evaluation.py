@@ -20,7 +20,7 @@ from ..inference.optimization import quantize_for_inference
 from ..models.image_processing_farl import FaRLFaceImageProcessor
 from .benchmarks import BENCHMARKS, Benchmark, own_benchmark
 from .faces import EvaluationFaces, FaceRows
-from .lora import load_task_model
+from .lora import load_task_model, model_folder
 from .tasks import task_of_model
 
 # Name of the scores over all rows.
@@ -202,7 +202,7 @@ def open_evaluation(
     if isinstance(model, nn.Module):
         model = model if device is None else model.to(device)
     else:
-        processor = processor or FaRLFaceImageProcessor.from_pretrained(model)
+        processor = processor or FaRLFaceImageProcessor.from_pretrained(model_folder(model))
         model = load_task_model(model).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if processor is None:
         raise ValueError("A model in memory needs its processor: give `processor`.")

@@ -13,6 +13,7 @@ from ..models.modeling_farl import (
     FaRLForImageClassification,
     FaRLPreTrainedModel,
 )
+from ..weights import pretrained
 
 logger = logging.getLogger(__name__)
 
@@ -51,14 +52,32 @@ def add_adapter(
     model.config.architectures = [type(model).__name__]
     lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGET_MODULES, modules_to_save=list(head_modules))
     adapted = get_peft_model(model, lora)
-    adapted.peft_config["default"].base_model_name_or_path = base_name or model.name_or_path
-    if base_name is None and Path(model.name_or_path).is_dir():
+    name = base_name or _public_name(model.name_or_path)
+    adapted.peft_config["default"].base_model_name_or_path = name
+    if Path(name).is_dir():
         logger.warning(
             "The adapter calls its base model %s, a folder of this machine. Before you share it, give the base a name "
             "that others can open (base_name, --base_name).",
-            model.name_or_path,
+            name,
         )
     return adapted
+
+
+def _public_name(name: str) -> str:
+    """The name of the package's own weights in the place of the folder where they were put together."""
+    folder = Path(name)
+    own = model_folder(folder.name)
+    return folder.name if folder.is_dir() and Path(own).is_dir() and Path(own).samefile(folder) else name
+
+
+def model_folder(name: str | Path) -> str:
+    """Where `from_pretrained` finds a model: the package's own weights by their name, anything else as it is."""
+    if Path(name).is_dir():
+        return str(name)
+    try:
+        return pretrained(str(name))
+    except (ValueError, FileNotFoundError):
+        return str(name)
 
 
 def is_adapter(folder: str | Path) -> bool:
@@ -73,7 +92,7 @@ def load_task_model(
     Opens what [`finetune`] saved: a task model, or an adapter on its base model.
 
     Args:
-        folder: Of the model or the adapter.
+        folder: Of the model or the adapter, or the name of one of the package's own models.
         trainable: Whether an adapter is to be trained further.
         base: Where an adapter's base model is, in the place of the name that the adapter gives.
 
@@ -81,7 +100,7 @@ def load_task_model(
         FileNotFoundError: If there is no `config.json`, or no base model under the adapter's name.
         ValueError: If the folder is not one of a task model.
     """
-    folder = Path(folder)
+    folder = Path(model_folder(folder))
     config_folder = folder / TASK_CONFIG_FOLDER if is_adapter(folder) else folder
     if not (config_folder / "config.json").is_file():
         raise FileNotFoundError(f"{config_folder} has no config.json: {folder} is no folder of a fine-tuned model.")
@@ -93,6 +112,7 @@ def load_task_model(
     if not is_adapter(folder):
         return model_class.from_pretrained(folder)
     base = base or json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+    base = model_folder(base)
     try:
         model = model_class.from_pretrained(base, config=config)
     except OSError as error:

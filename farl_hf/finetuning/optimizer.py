@@ -15,14 +15,11 @@ def optimizer_of(arguments: TrainingArguments, model: nn.Module) -> tuple[type[t
         ValueError: If that optimizer divides the parameters by itself (GaLore, APOLLO, LOMO, Muon and their like).
     """
     optimizer, options = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
-    if not isinstance(optimizer, type) or not issubclass(optimizer, torch.optim.Optimizer):
-        own_groups = True
-    else:
-        own_groups = bool({"params", "model", "optimizer_dict"} & set(options))
-    if own_groups:
+    plain = isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer)
+    if not plain or {"params", "model", "optimizer_dict"} & set(options):
         raise ValueError(
-            f"--optim {arguments.optim.value} divides the parameters by itself, where the vision tower and the head have "
-            "learning rates of their own: choose another, such as adamw_torch, adafactor or sgd."
+            f"--optim {arguments.optim.value} divides the parameters by itself, where the vision tower and the head "
+            "have learning rates of their own: choose another, such as adamw_torch, adafactor or sgd."
         )
     return optimizer, options
 

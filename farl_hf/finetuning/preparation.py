@@ -14,7 +14,7 @@ from .augmentation import NO_AUGMENTATION
 from .benchmarks import Benchmark
 from .configuration import FinetuneConfig
 from .faces import FaceRows, TrainingFaces, few_shot_indices
-from .lora import add_adapter, is_adapter, load_task_model
+from .lora import add_adapter, is_adapter, load_task_model, model_folder
 from .recipes import heatmap_size
 from .resuming import global_batch_size
 
@@ -46,7 +46,7 @@ def build_model(config: FinetuneConfig, benchmark: Benchmark) -> tuple[nn.Module
         if config.preset is not None:
             model = task.model_class(FaRLConfig.from_preset(config.preset, **options))
         else:
-            model = task.model_class.from_pretrained(config.model, **options)
+            model = task.model_class.from_pretrained(model_folder(config.model), **options)
         if config.tuning == "lora":
             model = add_adapter(model, task.head_modules, config.lora_rank, config.base_name)
         elif config.tuning == "frozen":
@@ -67,7 +67,10 @@ def _model_options(config: FinetuneConfig, benchmark: Benchmark) -> dict:
     if config.head_channels is not None:
         options |= {"head_channels": config.head_channels, "neck_channels": config.head_channels}
     if benchmark.task.name == "alignment":
-        start = FaRLConfig.from_preset(config.preset) if config.preset else FaRLConfig.from_pretrained(config.model)
+        if config.preset is not None:
+            start = FaRLConfig.from_preset(config.preset)
+        else:
+            start = FaRLConfig.from_pretrained(model_folder(config.model))
         # A model that is aligned already keeps its own.
         if benchmark.task.model_class.__name__ not in (start.architectures or []):
             options["heatmap_size"] = heatmap_size(image_size or start.image_size)
