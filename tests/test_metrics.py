@@ -130,7 +130,7 @@ def test_images_count_alike_in_the_mean():
     # The curve is 0 below 0.01, 1/3 from there, 2/3 from 0.02 and 1 from 0.09 on: no failure up to 0.1.
     assert scores["auc_inter_ocular_10"] == pytest.approx((0.09 + 0.08 + 0.01) / 3 / 0.1, abs=2e-3)
     assert scores["fr_inter_ocular_10"] == 0
-    metric.update(references[:1] + [30, 0], references[:1])
+    metric.update(references[:1] + np.array([30, 0]), references[:1])
     assert metric.compute()["fr_inter_ocular_10"] == 0.25
 
 
@@ -162,13 +162,13 @@ def test_own_landmarks():
         if corners is not None:
             references[0, corners[0]], references[0, corners[1]] = [5, 10], [10, 22]
         metric = LandmarkNME("own", num_landmarks=count)
-        metric.update(references + [3, 4], references)
+        metric.update(references + np.array([3, 4]), references)
         scores = metric.compute()
         assert next(iter(scores)) == ("diag" if corners is None else "inter_ocular")
         assert scores["diag"] == pytest.approx(0.1) and scores["box"] == pytest.approx(5 / 1200**0.5)
         assert scores.get("inter_ocular") == (None if corners is None else pytest.approx(5 / 13))
         metric = LandmarkNME("own", num_landmarks=count)
-        metric.update(references + [3, 4], references, np.array([[0, 0, 6, 8]]))
+        metric.update(references + np.array([3, 4]), references, np.array([[0, 0, 6, 8]]))
         assert metric.compute()["diag"] == pytest.approx(0.5)
 
 
