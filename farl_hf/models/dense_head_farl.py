@@ -170,7 +170,8 @@ class FaRLUperHead(nn.Module):
         if self.training and maps[0].shape[0] == 1 and isinstance(self.psp_modules[0][1].bn, nn.BatchNorm2d):
             raise ValueError(
                 "Batch norm over the head's 1x1 pooled map cannot train on a batch of one image: use a batch of at "
-                "least 2, or synchronised batch norm over several processes."
+                "least 2 (dataloader_drop_last leaves out a last one of 1), or synchronised batch norm over several "
+                "processes."
             )
         levels = [conv(m) for conv, m in zip(self.lateral_convs, maps[:3], strict=True)]
         pooled = [module(maps[3]) for module in self.psp_modules]

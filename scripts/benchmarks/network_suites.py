@@ -26,7 +26,7 @@ from farl_hf.models.image_processing_farl import FaRLFaceImageProcessor
 from farl_hf.models.modeling_farl import FaRLForFaceAlignment, FaRLForFaceParsing, FaRLModel
 
 from .measuring import Case
-from .reference import PlainDenseModel, PlainFusion, plain_fusions
+from .reference import PlainDenseModel, PlainFusion, with_plain_head
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def _fusion(scale: Scale, layer: str, optimized: bool, side: str) -> Function:
 def _training_step(scale: Scale, tuning: str, side: str, batch: int = 2) -> Function:
     model = seeded_dense_model(FaRLForFaceParsing, scale)
     if side == "reference":
-        model = plain_fusions(model)
+        model = with_plain_head(model)
     if tuning == "frozen":
         model.vision_model.requires_grad_(False)
     elif tuning == "lora":

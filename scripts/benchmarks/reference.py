@@ -30,13 +30,91 @@ class PlainFusion(nn.Module):
         return nn.functional.relu(self.bn(self.conv(torch.cat(enlarged, dim=1))))
 
 
-def plain_fusions(model: DenseModel) -> DenseModel:
-    """A copy of a parsing or alignment model with plain fusion convolutions; for training steps."""
+class PlainConvModule(nn.Module):
+    """mmcv's block with weights of its own: convolution without bias, batch norm, ReLU."""
+
+    def __init__(self, state: dict[str, torch.Tensor], name: str):
+        super().__init__()
+        out_channels, in_channels, kernel_size, _ = state[f"{name}.conv.weight"].shape
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels, eps=1e-5, momentum=0.1)
+        self.load_state_dict(
+            {key.removeprefix(f"{name}."): v for key, v in state.items() if key.startswith(f"{name}.")}
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.bn(self.conv(x)))
+
+
+class PlainNeck(nn.Module):
+    """
+    BEiT's necks (`farl/network/transformers.py`, `_make_fpns`), on copies of the weights of ours: the taps at four and
+    two times their size, as they are, and at half of it.
+    """
+
+    def __init__(self, neck: nn.Module):
+        super().__init__()
+        state = neck.state_dict()
+
+        def enlarging(name: str) -> nn.ConvTranspose2d:
+            in_channels, out_channels = state[f"{name}.weight"].shape[:2]
+            layer = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
+            layer.load_state_dict({key: state[f"{name}.{key}"] for key in ("weight", "bias")})
+            return layer
+
+        self.first, self.second, self.twice = enlarging("fpns.0.0"), enlarging("fpns.0.3"), enlarging("fpns.1")
+        self.norm = nn.BatchNorm2d(self.first.out_channels, eps=1e-5, momentum=0.1)
+        parts = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+        self.norm.load_state_dict({key: state[f"fpns.0.1.{key}"] for key in parts})
+
+    def forward(self, taps: list[torch.Tensor]) -> list[torch.Tensor]:
+        four_times = self.second(nn.functional.gelu(self.norm(self.first(taps[0]))))
+        return [four_times, self.twice(taps[1]), taps[2], nn.functional.max_pool2d(taps[3], 2, 2)]
+
+
+class PlainHead(nn.Module):
+    """mmsegmentation's UPerNet head (`UPerHead.forward`), on copies of the weights of ours."""
+
+    def __init__(self, head: nn.Module, pool_scales: list[int]):
+        super().__init__()
+        state = head.state_dict()
+        self.pool_scales = list(pool_scales)
+        self.pooled = nn.ModuleList(PlainConvModule(state, f"psp_modules.{j}.1") for j in range(len(pool_scales)))
+        self.bottleneck = PlainConvModule(state, "bottleneck")
+        self.laterals = nn.ModuleList(PlainConvModule(state, f"lateral_convs.{i}") for i in range(3))
+        self.outputs = nn.ModuleList(PlainConvModule(state, f"fpn_convs.{i}") for i in range(3))
+        self.fusion = PlainConvModule(state, "fpn_bottleneck")
+        num_outputs, channels = state["conv_seg.weight"].shape[:2]
+        self.conv_seg = nn.Conv2d(channels, num_outputs, 1)
+        self.conv_seg.load_state_dict({key: state[f"conv_seg.{key}"] for key in ("weight", "bias")})
+
+    def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        smallest = maps[3]
+        context = [smallest]
+        for scale, convolution in zip(self.pool_scales, self.pooled, strict=True):
+            pooled = convolution(nn.functional.adaptive_avg_pool2d(smallest, scale))
+            context.append(_enlarged(pooled, smallest))
+        top = self.bottleneck(torch.cat(context, dim=1))
+        lateral = [convolution(m) for convolution, m in zip(self.laterals, maps[:3], strict=True)]
+        third = lateral[2] + _enlarged(top, lateral[2])
+        second = lateral[1] + _enlarged(third, lateral[1])
+        first = lateral[0] + _enlarged(second, lateral[0])
+        levels = [convolution(m) for convolution, m in zip(self.outputs, (first, second, third), strict=True)]
+        joined = torch.cat([levels[0], *(_enlarged(m, levels[0]) for m in (levels[1], levels[2], top))], dim=1)
+        dropped = nn.functional.dropout2d(self.fusion(joined), 0.1, self.training)
+        return self.conv_seg(dropped)
+
+
+def _enlarged(m: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return nn.functional.interpolate(m, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def with_plain_head(model: DenseModel) -> DenseModel:
+    """A copy of a parsing or alignment model whose neck and head are the plain ones; for training steps."""
     model = copy.deepcopy(model)
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, FusionConvModule):
-                setattr(parent, name, PlainFusion(child))
+    model.pyramid = PlainNeck(model.pyramid)
+    name = "decode_head" if isinstance(model, FaRLForFaceParsing) else "heatmap_head"
+    setattr(model, name, PlainHead(getattr(model, name), model.config.pool_scales))
     return model
 
 
@@ -92,7 +170,7 @@ class PlainDenseModel(nn.Module):
 
     def __init__(self, model: DenseModel):
         super().__init__()
-        plain = plain_fusions(model)
+        plain = with_plain_head(model)
         self.tower = PlainTower(plain.vision_model, list(plain.config.out_indices))
         self.neck = plain.pyramid
         self.head = plain.decode_head if isinstance(plain, FaRLForFaceParsing) else plain.heatmap_head

@@ -9,6 +9,7 @@ from benchmarks.network_suites import Scale, clip_cases, dense_cases, pipeline_c
 from benchmarks.pretraining_suites import data_cases, pretrain_cases
 from benchmarks.reference import PlainDenseModel
 from script_cases import load_script
+from torch import nn
 
 from farl_hf import FaRLForFaceAlignment, FaRLForFaceParsing
 
@@ -23,6 +24,27 @@ def test_plain_network_is_the_models(model_class):
     with torch.no_grad():
         plain, ours = PlainDenseModel(model).eval()(pixel_values), model(pixel_values)[output]
     assert torch.allclose(plain, ours, atol=1e-4 * float(ours.abs().max()))
+
+
+@pytest.mark.parametrize(
+    "part, change",
+    (
+        ("pyramid", lambda neck: setattr(neck.fpns, "3", nn.AvgPool2d(2))),
+        ("pyramid", lambda neck: setattr(neck.fpns[0], "2", nn.ReLU())),
+        ("decode_head", lambda head: setattr(head.psp_modules[1], "0", nn.AdaptiveMaxPool2d(2))),
+        ("decode_head", lambda head: setattr(head.lateral_convs[0].bn, "eps", 0.1)),
+        ("decode_head", lambda head: setattr(head, "fpn_convs", head.fpn_convs[::-1])),
+    ),
+)
+def test_plain_network_shares_no_neck_and_head(part, change):
+    """So that it sees a mistake there."""
+    model = seeded_dense_model(FaRLForFaceParsing, SCALE)
+    plain = PlainDenseModel(model).eval()
+    change(getattr(model, part))
+    pixel_values = torch.randn(2, 3, 48, 48)
+    with torch.no_grad():
+        expected, got = plain(pixel_values), model(pixel_values).logits
+    assert not torch.allclose(got, expected, atol=1e-4 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("suite", ("parsing", "alignment", "clip", "pretrain", "data", "pipeline"))
