@@ -14,6 +14,7 @@ from .version import __version__
 if TYPE_CHECKING:
     from .conversion.checkpoints import convert_checkpoint
     from .hub.remote_code import export_remote_code
+    from .inference.analysis import analyze
     from .inference.optimization import optimize_for_inference, quantize_for_inference
     from .inference.results import Faces
     from .models.configuration_farl import FaRLConfig, FaRLTextConfig, FaRLVisionConfig
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _PUBLIC: dict[str, tuple[str, ...]] = {
     "conversion.checkpoints": ("convert_checkpoint",),
     "hub.remote_code": ("export_remote_code",),
+    "inference.analysis": ("analyze",),
     "inference.optimization": ("optimize_for_inference", "quantize_for_inference"),
     "inference.results": ("Faces",),
     "models.configuration_farl": ("FaRLConfig", "FaRLTextConfig", "FaRLVisionConfig"),

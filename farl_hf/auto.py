@@ -86,10 +86,34 @@ def _register_cards() -> None:
     FaRLPreTrainedModel.push_to_hub = push_to_hub
 
 
+def _register_pipelines() -> None:
+    from transformers.pipelines import PIPELINE_REGISTRY
+
+    from .inference import pipelines
+    from .inference.default_models import DefaultModel
+
+    for pipeline in (
+        pipelines.FaceParsingPipeline,
+        pipelines.FaceAlignmentPipeline,
+        pipelines.FaceAttributesPipeline,
+        pipelines.FaceAnalysisPipeline,
+    ):
+        # Repeated registrations are warned of.
+        PIPELINE_REGISTRY.supported_tasks.pop(pipeline.task_name, None)
+        PIPELINE_REGISTRY.register_pipeline(
+            pipeline.task_name,
+            pipeline_class=pipeline,
+            pt_model=pipeline.auto_class,
+            default=DefaultModel(pipeline.task_name),
+            type="image",
+        )
+
+
 _CONFIGS = f"{__package__}.models.configuration_farl"
 _MODELS = f"{__package__}.models.modeling_farl"
 _IMAGE_PROCESSORS = f"{__package__}.models.image_processing_farl"
 _PROCESSORS = f"{__package__}.models.processing_farl"
+_PIPELINES = f"{__package__}.inference.pipelines"
 # Module that makes a table -> our modules with the classes, and what adds them to it.
 _REGISTRATIONS: dict[str, tuple[tuple[str, ...], Callable[[], None]]] = {
     "transformers.models.auto.configuration_auto": ((_CONFIGS,), _register_configs),
@@ -98,8 +122,9 @@ _REGISTRATIONS: dict[str, tuple[tuple[str, ...], Callable[[], None]]] = {
     "transformers.models.auto.processing_auto": ((_CONFIGS, _PROCESSORS), _register_processors),
     "transformers.models.auto.tokenization_auto": ((_CONFIGS,), _register_tokenizers),
     _MODELS: ((_MODELS,), _register_cards),
+    "transformers.pipelines": ((_PIPELINES,), _register_pipelines),
 }
-_WATCHED = {*_REGISTRATIONS, _CONFIGS, _MODELS, _IMAGE_PROCESSORS, _PROCESSORS}
+_WATCHED = {*_REGISTRATIONS, _CONFIGS, _MODELS, _IMAGE_PROCESSORS, _PROCESSORS, _PIPELINES}
 
 
 class _RegisterOnImport(MetaPathFinder):
