@@ -48,13 +48,12 @@ from transformers.utils import logging
 
 import farl_hf
 from farl_hf.datasets.labels import LAPA_LABELS
-from farl_hf.datasets.synthetic_faces import SyntheticFaceConfig, SyntheticFaces, SyntheticFaceSample
-from farl_hf.datasets.synthetic_writers import write_webdataset
 from farl_hf.hub.cards import write_model_card
 from farl_hf.metrics import FaceParsingF1, LandmarkNME
 from farl_hf.models.geometry_farl import photo_to_crop, warp_image
 from farl_hf.pretraining.configuration import PretrainConfig
 from farl_hf.pretraining.loop import pretrain
+from farl_hf.synthetic import SyntheticFaceConfig, SyntheticFaces, SyntheticFaceSample, write_webdataset
 
 IMAGE_SIZE = 64
 FACES = SyntheticFaceConfig(image_size=96)
@@ -496,9 +495,9 @@ def write_report(output: Path, results: dict, sizes: dict, history: list[dict]) 
     html = f"""<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>FaRL demonstration</title>
 <style>{_STYLE}</style></head><body>
 <h1>The life of a tiny FaRL</h1>
-<p class="note">These models were trained for minutes on <b>drawings</b>. They are no face models for real photos. For
-those, convert the official weights: <code>farl convert ep64 farl-base</code>, and fine-tune or use the released task
-models (<code>farl convert lapa farl-lapa</code>).</p>
+<p class="note">These models were trained for minutes on few <b>generated faces</b>. They are no face models for real
+photos. For those, convert the official weights: <code>farl convert ep64 farl-base</code>, and fine-tune or use the
+released task models (<code>farl convert lapa farl-lapa</code>).</p>
 <h2>Pre-training</h2>
 <p>{sizes["pretrain_faces"]} generated faces with captions, {history[-1]["step"]} steps of 32, at
 {history[-1]["samples_per_second"]:.0f} samples per second.</p>

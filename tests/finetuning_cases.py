@@ -5,8 +5,7 @@ from pathlib import Path
 import torch
 
 from farl_hf import FaRLConfig, FaRLForPreTraining
-from farl_hf.datasets import synthetic_writers
-from farl_hf.datasets.synthetic_faces import SyntheticFaceConfig
+from farl_hf.synthetic import SyntheticFaceConfig, writers
 
 DATASETS = ("lapa", "celebamask_hq", "ibug300w", "wflw", "aflw19", "celeba")
 IMAGE_SIZE = 32
@@ -33,13 +32,13 @@ def make_miniature(
     """Writes the benchmark `name`; returns its `data_dir`."""
     config = config or SyntheticFaceConfig(image_size=64)
     if name == "aflw19":
-        synthetic_writers.write_aflw19(folder, train, test, config)
+        writers.write_aflw19(folder, train, test, config)
     else:
         counts = {
             "ibug300w": {"train": train, "valid_common": test - 1, "valid_challenge": 1},
             "wflw": {"train": train, "test": test, "test_blur": 2},
         }.get(name, {"train": train, "val": 3, "test": test})
-        getattr(synthetic_writers, f"write_{name}")(folder, counts, config)
+        getattr(writers, f"write_{name}")(folder, counts, config)
         if name == "wflw":
             # Subsets list faces of the test set again.
             lines = (folder / "WFLW/face_landmarks_wflw_test.csv").read_text().splitlines()

@@ -20,7 +20,6 @@ from torch import nn
 from torchvision import transforms
 
 from farl_hf.allocation import keep_freed_memory
-from farl_hf.datasets.synthetic_faces import SyntheticFaceConfig, SyntheticFaces
 from farl_hf.models.configuration_farl import FaRLConfig
 from farl_hf.models.modeling_farl import FaRLForPreTraining
 from farl_hf.models.tokenization import build_clip_tokenizer
@@ -28,6 +27,7 @@ from farl_hf.pretraining.image_views import ImageViews
 from farl_hf.pretraining.laion_face import ImageTextLoader, ImageTextStream
 from farl_hf.pretraining.masking import BlockMaskGenerator
 from farl_hf.pretraining.objective import PretrainingObjective, backward, clip_normalised, scaled_pixels
+from farl_hf.synthetic import SyntheticFaceConfig, SyntheticFaces
 
 from .measuring import Case
 from .network_suites import Scale, example_captions, open_clip_model

@@ -14,13 +14,12 @@ import torch
 from tqdm.auto import tqdm
 from transformers import CLIPTokenizer
 
-from farl_hf.datasets.synthetic_faces import SyntheticFaceConfig, SyntheticFaces
-from farl_hf.datasets.synthetic_writers import write_webdataset
 from farl_hf.models.configuration_farl import FaRLConfig
 from farl_hf.models.modeling_farl import FaRLModel
 from farl_hf.pretraining.configuration import PretrainConfig
 from farl_hf.pretraining.loop import pretrain
 from farl_hf.pretraining.objective import clip_normalised, scaled_pixels
+from farl_hf.synthetic import SyntheticFaceConfig, SyntheticFaces, write_webdataset
 
 # Weights of the two losses.
 ARMS = {"ITC + MIM": (1.0, 1.0), "ITC": (1.0, 0.0), "MIM": (0.0, 1.0)}
@@ -28,7 +27,7 @@ ARMS = {"ITC + MIM": (1.0, 1.0), "ITC": (1.0, 0.0), "MIM": (0.0, 1.0)}
 PRETRAIN_SEED, PROBE_SEED, TEST_SEED = 11, 12, 13
 # A face fills most of these pictures, as in LAION-Face's crops, so that 64 pixels show its attributes.
 IMAGE_SIZE = 64
-FACES = SyntheticFaceConfig(image_size=IMAGE_SIZE, face_size=(0.55, 0.75), max_yaw=30, max_roll=15, nuisance=0.7)
+FACES = SyntheticFaceConfig(image_size=IMAGE_SIZE, face_size=(0.6, 0.8), yaw=(15, 45), pitch=(8, 25), roll=(7, 20))
 
 _NOUNS = ("young man", "young woman", "old man", "old woman")
 # Attribute -> captions if it holds, captions if not; the features of each list are averaged, as CLIP's prompts.
@@ -82,9 +81,7 @@ def run_learning(output_dir: str | Path, sizes: LearningSizes, arms: list[str] |
     """
     output = Path(output_dir)
     shards = output / "shards"
-    if not (shards / "complete").exists():
-        write_webdataset(shards, sizes.faces, samples_per_shard=500, config=FACES, seed=PRETRAIN_SEED)
-        (shards / "complete").touch()
+    write_webdataset(shards, sizes.faces, samples_per_shard=500, config=FACES, seed=PRETRAIN_SEED)
     results: dict[str, Any] = {"sizes": asdict(sizes), "arms": {}}
     for arm in arms or list(ARMS):
         folder = output / arm.replace(" + ", "-").lower()

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from farl_hf.datasets.synthetic_writers import write_celeba, write_ibug300w, write_lapa
 from farl_hf.finetuning import BENCHMARKS, FinetuneConfig, default_training_arguments, finetune
 from farl_hf.finetuning.faces import EvaluationFaces, FaceRows, crop_matrix
+from farl_hf.synthetic import write_celeba, write_ibug300w, write_lapa
 
 from . import learning
 from .learning import IMAGE_SIZE
@@ -73,9 +73,7 @@ def run_transfer(
     rows, baselines = [], {}
     for task in tasks or list(TASKS):
         data = output / "data" / task
-        if not (data / "complete").exists():
-            write_data(task, data, sizes)
-            (data / "complete").touch()
+        write_data(task, data, sizes)
         baselines[task] = baseline(task, data)
         for ratio in RATIOS:
             for tuning in TUNINGS:
@@ -146,7 +144,7 @@ def finetune_once(
 
 
 def headline(task: str, scores: dict[str, float], data: Path) -> float:
-    """The score of a run; of attributes those that drawings define, the others being false throughout."""
+    """The score of a run; of attributes those that generated faces define, the others being false throughout."""
     if task == "attributes":
         return float(np.mean([scores[name] for name in json.loads((data / "defined.json").read_text())]))
     return scores["fg_mean" if task == "parsing" else "inter_ocular"]

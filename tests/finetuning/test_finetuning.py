@@ -19,7 +19,6 @@ from transformers import AutoModelForSemanticSegmentation, TrainerCallback
 
 from farl_hf import FaRLConfig, FaRLForFaceParsing
 from farl_hf.datasets.labels import LAPA_LABELS
-from farl_hf.datasets.synthetic_faces import SyntheticFaceConfig
 from farl_hf.finetuning import (
     BENCHMARKS,
     FinetuneConfig,
@@ -38,6 +37,7 @@ from farl_hf.finetuning.report import markdown_table, write_pictures, write_repo
 from farl_hf.finetuning.resuming import last_checkpoint
 from farl_hf.finetuning.tasks import ParsingTask
 from farl_hf.inference.results import Faces
+from farl_hf.synthetic import SyntheticFaceConfig
 
 
 @pytest.fixture(scope="module")
@@ -553,7 +553,9 @@ def test_commands(data, base_model, tmp_path, capsys):
 def test_sixteen_faces_are_learnt_by_heart(tmp_path, dataset):
     """Scores on the training faces themselves, without augmentation: can the whole path fit at all?"""
     parsing = dataset in ("lapa", "celebamask_hq")
-    faces = SyntheticFaceConfig(image_size=64 if parsing else 96, nuisance=0.0, max_yaw=15, face_size=(0.75, 0.8))
+    views = {"yaw": (8, 15), "pitch": (4, 10), "face_size": (0.6, 0.7)}
+    plain = ("hats", "occluders", "blur", "noise", "compression", "colour")
+    faces = SyntheticFaceConfig(image_size=64 if parsing else 96, without=plain, **views)
     make_miniature(dataset, tmp_path / "data", train=16, config=faces)
     size = 96 if dataset == "lapa" else 64
     vision_config = {**TINY["vision_config"], "hidden_size": 64, "intermediate_size": 128, "patch_size": 4}
