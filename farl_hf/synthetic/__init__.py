@@ -4,7 +4,7 @@ Faces made in three dimensions, with exact truth and no licence trouble: an endl
 Who is drawn is decided in `people`, their shape comes from the parametric human `anny` (`shapes`, `landmarks`), their
 looks are painted in the coordinates of the neutral face (`appearance`), and rays see them (`renderer`) under sampled
 `lights` and `camera`; `effects` is what the sensor does. `faces` puts it all together: one integer, one picture.
-`captions` tells of it, `loading` and `writers` make data sets and files.
+`captions` tells of it, `loading` and `writers` make data sets and files, `films` sequences.
 The room needs `pip install 'farl_hf[synthetic]'` and imports only the labels and flip tables of the rest.
 """
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         render_faces,
         render_person,
     )
+    from .films import MOTIONS, render_film
     from .loading import load_synthetic
     from .people import Person, sample_person
     from .writers import (
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 # Imported when first used: the settings are needed (by the command's help) where the renderer is not.
 _MODULE_OF = {
     "EFFECTS": "config",
+    "MOTIONS": "films",
     "Person": "people",
     "SyntheticFace": "faces",
     "SyntheticFaceConfig": "config",
@@ -46,6 +48,7 @@ _MODULE_OF = {
     "VERSION": "faces",
     "load_synthetic": "loading",
     "render_face_sample": "faces",
+    "render_film": "films",
     "render_faces": "faces",
     "render_person": "faces",
     "sample_person": "people",
@@ -61,6 +64,7 @@ _MODULE_OF = {
 
 __all__ = [
     "EFFECTS",
+    "MOTIONS",
     "VERSION",
     "Person",
     "SyntheticFace",
@@ -70,6 +74,7 @@ __all__ = [
     "load_synthetic",
     "render_face_sample",
     "render_faces",
+    "render_film",
     "render_person",
     "sample_person",
     "write_aflw19",

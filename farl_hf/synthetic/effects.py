@@ -173,8 +173,13 @@ def expose(
     return pixels.astype(np.float32), {"gain": round(gain, 4), "contrast": round(contrast, 4)}
 
 
-def sensor(pixels: np.ndarray, rng: np.random.Generator, config: SyntheticFaceConfig) -> tuple[np.ndarray, dict]:
-    """uint8 picture after focus, motion, resampling, noise, grey levels and JPEG; and what was done."""
+def sensor(
+    pixels: np.ndarray, rng: np.random.Generator, config: SyntheticFaceConfig, noise_rng: np.random.Generator
+) -> tuple[np.ndarray, dict]:
+    """
+    uint8 picture after focus, motion, resampling, noise, grey levels and JPEG; and what was done. The noise has its own
+    generator, so that all else is the same in every frame of a film.
+    """
     size = config.image_size
     facts: dict = {"blur": 0.0, "motion": 0.0, "noise": 0.0, "grey": False, "jpeg": None, "resampled": None}
     scale = size / 224
@@ -195,7 +200,7 @@ def sensor(pixels: np.ndarray, rng: np.random.Generator, config: SyntheticFaceCo
             pixels = np.asarray(image, dtype=np.float32) / 255
     if config.has("noise") and rng.random() < config.noise:
         facts["noise"] = float(rng.uniform(0.003, 0.045) if rng.random() < 0.85 else rng.uniform(0.04, 0.1))
-        noise = rng.standard_normal(pixels.shape, dtype=np.float32)
+        noise = noise_rng.standard_normal(pixels.shape, dtype=np.float32)
         if rng.random() < 0.4:
             noise = noise[..., :1]
         pixels = pixels + facts["noise"] * noise * (0.5 + np.sqrt(np.clip(pixels, 0, 1)))

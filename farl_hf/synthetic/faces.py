@@ -5,12 +5,14 @@ Pictures are RGB; points are (x, y) in pixels, the centre of the first pixel at 
 the image's left side, in label names and attributes the subject's own.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .camera import View, sample_views
+from .captions import write_captions
 from .config import SyntheticFaceConfig
 from .effects import background, expose, sensor
 from .heads import add_occluder, add_person
@@ -78,6 +80,8 @@ def render_person(
     pose: tuple[float, float, float] | None = None,
     centre: tuple[float, float] | None = None,
     face_size: float | None = None,
+    light_turn: float = 0.0,
+    frame: int = 0,
 ) -> SyntheticFaceSample:
     """
     One person under a chosen view, for films and tests: light, background and camera are those of the seed and stay
@@ -89,6 +93,8 @@ def render_person(
         pose: (yaw, pitch, roll) in degrees as in `SyntheticFace.pose`.
         centre: (x, y) of the face's middle as shares of the picture.
         face_size: Height of the face as a share of the picture.
+        light_turn: Degrees by which the lamps have gone round the person.
+        frame: Of a film: another one has other noise.
     """
     config = config or SyntheticFaceConfig()
     rng = np.random.default_rng([seed, VERSION])
@@ -99,7 +105,7 @@ def render_person(
         view = replace(view, centre=tuple(centre))
     if face_size is not None:
         view = replace(view, face_size=float(face_size))
-    return _render(rng, seed, config, [person], [view])
+    return _render(rng, seed, config, [person], [view], light_turn, frame)
 
 
 def _render(
@@ -108,11 +114,17 @@ def _render(
     config: SyntheticFaceConfig,
     people: list[Person],
     views: list[View],
+    light_turn: float = 0.0,
+    frame: int = 0,
 ) -> SyntheticFaceSample:
     size = config.image_size
     # Independent streams: what one switches off leaves the others as they are.
     light_rng, back_rng, thing_rng, sensor_rng, word_rng = rng.spawn(5)
     lamps, sky, light = sample_light(light_rng, config)
+    if light_turn:
+        turn = math.radians(light_turn)
+        x, z = lamps[:, 0].copy(), lamps[:, 2].copy()
+        lamps[:, 0], lamps[:, 2] = x * math.cos(turn) + z * math.sin(turn), z * math.cos(turn) - x * math.sin(turn)
     back, kind = background(back_rng, config)
     scene = Scene()
     heads = [add_person(scene, i, who, view, config) for i, (who, view) in enumerate(zip(people, views, strict=True))]
@@ -132,14 +144,12 @@ def _render(
         config.has("skin_detail"),
     )
     pixels, exposure = expose(rendering.colour, rendering.alpha, back, sensor_rng, config)
-    image, facts = sensor(pixels, sensor_rng, config)
+    image, facts = sensor(pixels, sensor_rng, config, np.random.default_rng([seed, VERSION, 5, frame]))
     faces = [describe(head, rendering, size, facts["blurry"]) for head in heads]
-    try:
-        from .captions import write_captions
-    except ImportError:
-        captions = ["a photo of a face"]
-    else:
-        captions = write_captions(word_rng, people, config.max_captions)
+    seen = {"background": kind, "light": light["kind"], "grey": facts["grey"], "blurry": facts["blurry"]}
+    if len(faces) == 1:
+        seen["yaw"] = faces[0].pose[0]
+    captions = write_captions(word_rng, people, config.max_captions, [face.attributes for face in faces], seen)
     return SyntheticFaceSample(
         image,
         faces,
