@@ -268,7 +268,7 @@ def face_points(
     def brow_9(i: int) -> np.ndarray:
         # Along the upper edge from left to right and back along the lower one, without its outer end.
         upper, lower = brow[i]
-        return np.concatenate([upper, lower[::-1][:4] if i == 0 else lower[::-1][:4]])
+        return np.concatenate([upper, lower[::-1][:4] if i == 0 else lower[::-1][1:]])
 
     eyes_6, eyes_8 = [eye(i, 2) for i in range(2)], [eye(i, 3) for i in range(2)]
     centres = [e.mean(axis=0, keepdims=True) for e in eyes_8]

@@ -12,6 +12,7 @@ import numpy as np
 
 from farl_hf.finetuning import BENCHMARKS, FinetuneConfig, default_training_arguments, finetune
 from farl_hf.finetuning.faces import EvaluationFaces, FaceRows, crop_matrix
+from farl_hf.models.geometry_farl import crop_sampling_map
 from farl_hf.synthetic import write_celeba, write_ibug300w, write_lapa
 
 from . import learning
@@ -166,7 +167,10 @@ def baseline(task: str, data: Path) -> float:
     for i in range(len(train)):
         image, target, annotation, _ = train.read(i)
         matrix = crop_matrix(processor, annotation, (image.height, image.width))
-        shapes.append(benchmark.task.crop_target(target, matrix, processor))
+        coordinates = crop_sampling_map(
+            matrix[None].float(), processor.crop_size, processor.warp_factor, processor.convention
+        )
+        shapes.append(benchmark.task.crop_target(target, matrix, coordinates[0], processor))
     mean_shape = sum(shapes) / len(shapes)
     metric = benchmark.task.new_metric()
     for i in range(len(test)):
