@@ -5,7 +5,7 @@ Who is drawn is decided in `people`, their shape comes from the parametric human
 looks are painted in the coordinates of the neutral face (`appearance`), and rays see them (`renderer`) under sampled
 `lights` and `camera`; `effects` is what the sensor does. `faces` puts it all together: one integer, one picture.
 `captions` tells of it, `loading` and `writers` make data sets and files, `films` sequences.
-The room needs `pip install 'farl_hf[synthetic]'` and imports only the labels and flip tables of the rest.
+May import `datasets` (labels and flip tables) and `models`; needs `pip install 'farl_hf[synthetic]'`.
 """
 
 from importlib import import_module

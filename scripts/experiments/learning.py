@@ -6,6 +6,7 @@ both, with the contrastive loss alone (ITC) and with masked image modelling alon
 import json
 import time
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -164,17 +165,22 @@ def embed_faces(
     Generated faces through the image tower: means of the last patch tokens (count, hidden size), normalised embeddings
     (count, projection size), for each attribute a (count,) bool tensor, and the first captions.
     """
-    faces = SyntheticFaces(count, FACES, seed=seed)
-    tokens, embeds, samples = [], [], []
-    for start in tqdm(range(0, count, batch_size), desc="Held-out faces", leave=False):
-        part = [faces[i] for i in range(start, min(start + batch_size, count))]
-        pixels = torch.from_numpy(np.stack([sample.image for sample in part]))
-        outputs = model.vision_model(pixel_values=clip_normalised(scaled_pixels(pixels)))
+    images, truth, captions = held_out_faces(seed, count)
+    tokens, embeds = [], []
+    for part in images.split(batch_size):
+        outputs = model.vision_model(pixel_values=clip_normalised(scaled_pixels(part)))
         tokens.append(outputs.last_hidden_state[:, 1:].mean(dim=1))
         embeds.append(torch.nn.functional.normalize(model.visual_projection(outputs.pooler_output), dim=-1))
-        samples += part
+    return torch.cat(tokens), torch.cat(embeds), truth, captions
+
+
+@cache
+def held_out_faces(seed: int, count: int) -> tuple[torch.Tensor, dict[str, torch.Tensor], list[str]]:
+    """Images (count, height, width, 3) uint8, for each attribute a (count,) bool tensor, and the first captions."""
+    samples = list(tqdm(SyntheticFaces(count, FACES, seed=seed), desc="Held-out faces", leave=False))
     truth = {name: torch.tensor([bool(s.faces[0].attributes[name]) for s in samples]) for name in PROMPTS}
-    return torch.cat(tokens), torch.cat(embeds), truth, [sample.captions[0] for sample in samples]
+    images = torch.from_numpy(np.stack([sample.image for sample in samples]))
+    return images, truth, [sample.captions[0] for sample in samples]
 
 
 def embed_texts(model: FaRLModel, tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
