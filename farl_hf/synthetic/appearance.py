@@ -252,6 +252,7 @@ def person_row(person: Person, config: SyntheticFaceConfig, eye_centre: np.ndarr
     row[32] = _jaw_border_cached()
     shaved = {"bald": 0.0, "cropped": 0.92, "receding": 0.92}.get(person.hair_style, 1.0)
     row[33] = shaved
+    row[36] = float(person.hat == "headscarf")
     row[37], row[38], row[39] = d("neck_round", 8.0), d("neckline", 0.17), d("neck_v", 0.0)
     row[40] = d("curl", 0.1)
     row[41] = 0.1 + 0.3 * d("hair_gloss", 0.5)

@@ -94,6 +94,22 @@ def _fixed() -> dict[str, np.ndarray]:
     }
 
 
+@lru_cache(maxsize=1)
+def _scarf_lift() -> np.ndarray:
+    """(V, 3) by how much a headscarf lies off the skin, with hair below it; `kernels.scarf_at` says where it is."""
+    model = head_model()
+    neutral = model.neutral.astype(np.float64)
+    oval = np.hypot(neutral[:, 0] / 0.063, (neutral[:, 1] - 0.026) / 0.090) - 1
+    cover = np.clip(np.maximum(oval, (neutral[:, 2] - 0.034) * 20) / 0.12, 0, 1)
+    outwards = neutral - [0.0, 0.02, 0.06]
+    outwards /= np.linalg.norm(outwards, axis=1, keepdims=True)
+    thick = 0.005 + 0.014 * np.clip((neutral[:, 2] - 0.04) / 0.06, 0, 1) * (neutral[:, 1] < 0.06)
+    lift = outwards * (cover * thick)[:, None] * (neutral[:, 1] < 0.2)[:, None]
+    inner = np.unique(model.faces[(model.parts != SKIN) & (model.parts != BODY)])
+    lift[inner] = 0
+    return lift
+
+
 def _posed(points: np.ndarray, weights: np.ndarray | float, head: np.ndarray, body: np.ndarray) -> np.ndarray:
     """Turns points of the head's frame: the head around its middle, the shoulders around the neck."""
     neck = (NECK - PIVOT) @ head.T + PIVOT
@@ -149,6 +165,8 @@ def add_person(scene: Scene, index: int, person: Person, view: View, config: Syn
     outwards /= np.linalg.norm(outwards, axis=1, keepdims=True)
     low = neutral[body, 1] - row[38] - row[39] * np.abs(neutral[body, 0]) + row[37] * neutral[body, 0] ** 2
     lifted[body] += outwards * 0.006 * np.clip(low / 0.01, 0, 1)[:, None]
+    if person.hat == "headscarf":
+        lifted += _scarf_lift()
     vertices = place(lifted, weights)
     scene.add(vertices, model.faces, neutral, model.parts, index, fixed["traits"])
 
@@ -168,10 +186,10 @@ def add_person(scene: Scene, index: int, person: Person, view: View, config: Syn
         frame, lenses = wear.glasses(person, centres, acting[fixed["bridge"]], acting[fixed["ear_roots"]])
         scene.add(place(frame[0]), frame[1], frame[2], FRAME, index)
         scene.add(place(lenses[0]), lenses[1], lenses[2], LENS, index)
-    if person.earrings:
+    if person.earrings and person.hat != "headscarf":
         for points, triangles, coordinates in wear.earrings(person, acting[fixed["lobes"]]):
             scene.add(place(points), triangles, coordinates, EARRING, index)
-    if person.necklace:
+    if person.necklace and person.hat != "headscarf":
         inside = place(np.array([[0.0, 0.17, 0.07]]), np.zeros(1))[0]
         scene.add(*wear.necklace(person, vertices, inside), NECKLACE, index)
 

@@ -33,6 +33,7 @@ class Scene:
     maps: wp.array(dtype=wp.float32, ndim=3)
     lights: wp.array(dtype=wp.float32, ndim=2)  # direction to it (3), colour (3), size, casts shadows
     sky: wp.array(dtype=wp.vec3)  # above, horizon, below
+    lenses: wp.float32  # whether any lens is in the scene
     strands: wp.float32
     detail: wp.float32
 
@@ -192,15 +193,14 @@ def lit(
                 side = wp.normalize(wp.cross(to, wp.vec3(0.31, 0.77, 0.55)))
                 other = wp.cross(to, side)
                 aim = wp.normalize(to + side * (r * wp.cos(a)) + other * (r * wp.sin(a)))
-                hit = wp.mesh_query_ray(scene.mesh, at + n * 0.0012 + aim * 0.0008, aim, 2.0)
-                if hit.result:
-                    part = scene.parts[hit.face]
-                    if part == LENS:
-                        visible = 0.7
-                    elif part == HAIR or part == LASH:
-                        visible = 0.25
-                    else:
+                begin = at + n * 0.0012 + aim * 0.0008
+                if scene.lenses < 0.5:
+                    if wp.mesh_query_ray_anyhit(scene.mesh, begin, aim, 1.0):
                         visible = 0.0
+                else:
+                    hit = wp.mesh_query_ray(scene.mesh, begin, aim, 1.0)
+                    if hit.result:
+                        visible = wp.where(scene.parts[hit.face] == LENS, 0.7, 0.0)
             diffuse = wp.max(0.0, (facing + wrap) / (1.0 + wrap))
             # Light that went through skin is redder.
             soft = wp.max(0.0, (facing + wrap * 2.5) / (1.0 + wrap * 2.5))
@@ -270,6 +270,24 @@ def scalp_at(scene: Scene, p: int, c: wp.vec3, ear: float):
     if c[1] > 0.075:
         above = -1.0
     return above
+
+
+@wp.func
+def scarf_at(c: wp.vec3):
+    """Positive where a headscarf covers the head: all but an oval of the face."""
+    x = c[0] / 0.063
+    y = (c[1] - 0.026) / 0.090
+    return wp.max(wp.sqrt(x * x + y * y) - 1.0, (c[2] - 0.034) * 20.0)
+
+
+@wp.func
+def cloth(table: wp.array(dtype=wp.float32, ndim=2), p: int, c: wp.vec3):
+    """Colour of a hat or a headscarf."""
+    colour = row3(table, p, 86) * (0.72 + 0.28 * noise3(c * table[p, 90])) * (0.75 + 0.4 * noise3(c * 30.0))
+    if table[p, 89] > 0.5:
+        print_ = wp.sin(c[0] * 90.0) * wp.sin((c[1] - c[2]) * 90.0)
+        colour = wp.lerp(colour, row3(table, p, 50), smooth(0.2, 0.5, print_))
+    return colour
 
 
 @wp.func
@@ -434,7 +452,13 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                             shade = row3(table, p, 76) * (0.5 + 0.8 * hairs)
                             albedo = wp.lerp(albedo, shade, cover)
                             gloss = gloss * (1.0 - cover)
-                    if above > -0.006 and table[p, 33] > 0.01 and celeb != 6 and celeb != 7:
+                    if table[p, 36] > 0.5 and (scarf_at(c) > 0.0 or celeb == 1):
+                        albedo = cloth(table, p, c)
+                        gloss = 0.03
+                        wrap = 0.0
+                        lapa = 0
+                        celeb = 16
+                    elif above > -0.006 and table[p, 33] > 0.01 and celeb != 6 and celeb != 7:
                         hairs = noise3(wp.vec3(c[0] * 900.0, c[1] * 900.0, c[2] * 900.0))
                         soft = smooth(-0.004, 0.006, above + (hairs - 0.5) * 0.008 * scene.strands) * table[p, 33]
                         shade = row3(table, p, 6) * (0.35 + 0.6 * hairs)
@@ -467,6 +491,10 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                         albedo = albedo * (0.75 + 0.25 * weave) * (0.7 + 0.5 * fold)
                         open_sky = open_sky * smooth(-0.004, 0.01, low) + 0.2
                         gloss = 0.02
+                    elif table[p, 36] > 0.5:
+                        celeb = 16
+                        albedo = cloth(table, p, c)
+                        gloss = 0.03
                     else:
                         celeb = 1
                         albedo = skin_colour(scene, p, c, 0.0, 0.0)
@@ -479,7 +507,7 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                     d = wp.vec3(c[0] - side * table[p, 55], c[1] - table[p, 56], c[2] - table[p, 57])
                     d = wp.normalize(d)
                     angle = wp.acos(wp.clamp(-d[2], -1.0, 1.0))
-                    white = wp.vec3(0.72, 0.68, 0.66) * table[p, 58]
+                    white = wp.vec3(0.58, 0.54, 0.52) * table[p, 58]
                     vein = noise3(wp.vec3(d[0] * 25.0, d[1] * 40.0, 2.0))
                     white = wp.cw_mul(
                         white, wp.lerp(wp.vec3(1.0), wp.vec3(1.0, 0.8, 0.78), vein * smooth(0.4, 1.0, angle))
@@ -526,15 +554,7 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                     sharp = 50.0
                     celeb = 15
                 elif part == HAT:
-                    albedo = (
-                        row3(table, p, 86) * (0.72 + 0.28 * noise3(c * table[p, 90])) * (0.75 + 0.4 * noise3(c * 30.0))
-                    )
-                    if table[p, 89] > 0.5:
-                        albedo = wp.lerp(
-                            albedo,
-                            row3(table, p, 50),
-                            smooth(0.2, 0.5, wp.sin(c[0] * 90.0) * wp.sin((c[1] - c[2]) * 90.0)),
-                        )
+                    albedo = cloth(table, p, c)
                     gloss = 0.03
                     celeb = 16
                 elif part == EARRING or part == NECKLACE:
@@ -622,7 +642,7 @@ def cast_rays(
             else:
                 other = colour[j]
                 contrast = wp.abs(other[0] - mine[0]) + wp.abs(other[1] - mine[1]) + wp.abs(other[2] - mine[2])
-                if contrast > 0.25 * (mine[0] + mine[1] + mine[2]) + 0.06:
+                if contrast > 0.4 * (mine[0] + mine[1] + mine[2]) + 0.06:
                     differs += 1
     rays = wp.where(first == 1, 1, wp.where(differs > 0, 4, 0))
     total = wp.vec4(0.0)

@@ -159,6 +159,7 @@ def render(
     world.maps = _maps(where)
     world.lights = array(lamps.astype(np.float32), warp.float32)
     world.sky = array(sky.astype(np.float32), warp.vec3)
+    world.lenses = float(any((parts == kernels.LENS).any() for parts in scene.parts))
     world.strands = float(strands)
     world.detail = float(detail)
 

@@ -225,7 +225,7 @@ def necklace(person: Person, vertices: np.ndarray, axis: np.ndarray) -> Mesh:
     turn = np.linspace(-2.3, 2.3, 40)
     neutral = model.neutral
     skin = np.unique(model.faces)
-    skin = skin[(neutral[skin, 1] > 0.11) & (neutral[skin, 1] < 0.262)]
+    skin = skin[(neutral[skin, 1] > 0.137) & (neutral[skin, 1] < 0.262)]
     # The neutral loop is high at the nape and low in front; each point takes the nearest surface vertex's motion.
     loop = np.stack(
         [np.sin(turn) * 0.075, low - 0.055 * np.abs(turn / 2.3) ** 1.2, 0.05 - 0.085 * np.cos(turn)], axis=1
