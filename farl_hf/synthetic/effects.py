@@ -165,7 +165,7 @@ def expose(
     covered = alpha > 0.5
     mean = float(colour[covered].mean()) if covered.any() else 0.2
     # A camera brightens the dark and dims the bright, but only partly, so that skin tones survive.
-    gain = (target / max(mean, 1e-3)) ** 0.6
+    gain = (target / max(mean, 1e-3)) ** 0.65
     front = to_srgb((colour * (gain * cast)).astype(np.float32)).astype(np.float32)
     if contrast != 1.0:
         front = np.clip(front, 0, 1) ** np.float32(contrast)
@@ -199,7 +199,7 @@ def sensor(
             image = image.resize((small, small), Image.Resampling.BOX).resize((size, size), how)
             pixels = np.asarray(image, dtype=np.float32) / 255
     if config.has("noise") and rng.random() < config.noise:
-        facts["noise"] = float(rng.uniform(0.003, 0.045) if rng.random() < 0.85 else rng.uniform(0.04, 0.1))
+        facts["noise"] = float(rng.uniform(0.003, 0.035) if rng.random() < 0.85 else rng.uniform(0.03, 0.08))
         noise = noise_rng.standard_normal(pixels.shape, dtype=np.float32)
         if rng.random() < 0.4:
             noise = noise[..., :1]

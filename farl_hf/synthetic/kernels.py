@@ -189,7 +189,7 @@ def lit(
             if scene.lights[i, 7] > 0.5:
                 size = scene.lights[i, 6]
                 a = jitter * 6.2831853
-                r = size * wp.sqrt(wp.abs(wp.sin(jitter * 12.9898)))
+                r = 0.6 * size * wp.sqrt(wp.abs(wp.sin(jitter * 12.9898)))
                 side = wp.normalize(wp.cross(to, wp.vec3(0.31, 0.77, 0.55)))
                 other = wp.cross(to, side)
                 aim = wp.normalize(to + side * (r * wp.cos(a)) + other * (r * wp.sin(a)))
@@ -300,7 +300,7 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
     seen.person = -1
     seen.lapa = 0
     seen.celebamask_hq = 0
-    seen.depth = wp.inf
+    seen.depth = 1.0e6  # with fast arithmetic there is no infinity
     table = scene.table
     through = wp.vec3(1.0)
     have_colour = int(0)
@@ -411,7 +411,7 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                                 soft = smooth(0.0006, -0.0012, lip)
                                 tint = row3(table, p, 3)
                                 if scene.detail > 0.5:
-                                    tint = tint * (0.82 + 0.36 * noise3(wp.vec3(c[0] * 900.0, c[1] * 150.0, 1.0)))
+                                    tint = tint * (0.9 + 0.2 * noise3(wp.vec3(c[0] * 900.0, c[1] * 150.0, 1.0)))
                                 albedo = wp.lerp(albedo, tint, soft)
                                 gloss = gloss + 0.25 * soft + table[p, 31] * soft
                                 if lip < 0.0:
@@ -520,8 +520,8 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                     iris = iris * (1.0 - 0.7 * smooth(rim * 0.75, rim, angle))
                     iris = wp.lerp(wp.vec3(0.006), iris, smooth(table[p, 73], table[p, 73] + 0.04, angle))
                     albedo = wp.lerp(iris, white, smooth(rim - 0.02, rim + 0.03, angle))
-                    gloss = 0.9
-                    sharp = 160.0
+                    gloss = 0.3
+                    sharp = 600.0
                     wrap = 0.12
                     # The upper lid shades the ball.
                     open_sky = open_sky * 0.85

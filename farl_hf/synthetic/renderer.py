@@ -176,6 +176,7 @@ def render(
     for first in (1, 0):
         warp.launch(kernels.cast_rays, dim=pixels, inputs=[world, camera, size, first, *outputs], device=where)
     smooth = finer.numpy().reshape(size, size, 4)
+    distance = depth.numpy().reshape(size, size)
     key = part.numpy().reshape(size, size)
     return Rendering(
         colour=smooth[..., :3],
@@ -184,6 +185,6 @@ def render(
         celebamask_hq=celebamask_hq.numpy().reshape(size, size),
         part=np.where(key % 16 == 15, -1, key % 16),
         person=key // 1024 - 1,
-        depth=depth.numpy().reshape(size, size),
+        depth=np.where(distance < 1e5, distance, np.float32(np.inf)),
         normal=normal.numpy().reshape(size, size, 3),
     )

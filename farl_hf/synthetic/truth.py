@@ -4,10 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .heads import Head
+from .heads import LENS, TEETH, Head
 from .landmarks import face_points
 from .people import Person
 from .renderer import Rendering
+from .shapes import CAVITY, EYE, SKIN, SOCKET, TONGUE
+
+_FACE_PARTS = (SKIN, EYE, SOCKET, CAVITY, TONGUE, TEETH)
 
 
 @dataclass
@@ -44,7 +47,11 @@ def describe(head: Head, rendering: Rendering, size: int, blurry: bool) -> Synth
 
     layouts = face_points(head.vertices, head.brows, head.pupils, head.rotation.T)
     landmarks = {n: project(points).astype(np.float32) for n, points in layouts.items()}
-    visibility = {n: _visible(points, landmarks[n], rendering) for n, points in layouts.items()}
+    seen = (rendering.person == head.index) & np.isin(rendering.part, _FACE_PARTS)
+    if head.person.glasses != "sunglasses":
+        seen |= (rendering.person == head.index) & (rendering.part == LENS)
+    depth = np.where(seen, rendering.depth, np.inf)
+    visibility = {n: _visible(points, landmarks[n], depth) for n, points in layouts.items()}
     outline = project(head.outline)
     low, high = outline.min(axis=0), outline.max(axis=0)
     return SyntheticFace(
@@ -57,15 +64,30 @@ def describe(head: Head, rendering: Rendering, size: int, blurry: bool) -> Synth
     )
 
 
-def _visible(points: np.ndarray, at: np.ndarray, rendering: Rendering) -> np.ndarray:
-    """Inside of the picture, and nothing is more than 8 mm before it, on any of the pixels next to it."""
-    size = len(rendering.depth)
+# Points of the outline in each layout: they lie where the surface turns away, and so does its depth.
+_OUTLINE = {68: slice(0, 17), 98: slice(0, 33), 106: slice(0, 33), 19: slice(18, 19), 5: slice(0, 0)}
+
+
+def _visible(points: np.ndarray, at: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """
+    Whether points (n, 3) of a layout, seen at (n, 2), are inside of the picture and in view: one of the pixels around
+    shows the face less than 12 mm (25 on the outline) before or behind them. `depth` is infinite where anything but
+    this face is seen.
+    """
+    size = len(depth)
     inside = ((at > -0.5) & (at < size - 0.5)).all(axis=1)
-    column = np.clip(np.floor(at[:, 0]), 0, size - 2).astype(int)
-    row = np.clip(np.floor(at[:, 1]), 0, size - 2).astype(int)
-    # The farthest of the four pixels around: points on outlines have the background beside them.
-    around = np.stack([rendering.depth[row + j, column + i] for i in (0, 1) for j in (0, 1)])
-    return inside & (around.max(axis=0) > points[:, 2] - 0.008)
+    tolerance = np.full(len(points), 0.012)
+    tolerance[_OUTLINE[len(points)]] = 0.025
+    column, row = np.floor(at).astype(int).T
+    steps = range(-1, 3)
+    around = np.stack(
+        [depth[np.clip(row + j, 0, size - 1), np.clip(column + i, 0, size - 1)] for i in steps for j in steps]
+    )
+    nearest = np.abs(around - points[:, 2])
+    # Inside of the face the four pixels around count, on the outline sixteen.
+    close = np.array([i in (0, 1) and j in (0, 1) for i in steps for j in steps])
+    near = np.where(tolerance > 0.02, nearest.min(axis=0), nearest[close].min(axis=0))
+    return inside & (near < tolerance)
 
 
 def attributes(head: Head, rendering: Rendering, blurry: bool) -> dict[str, bool]:
