@@ -5,6 +5,7 @@ Colours are linear RGB in [0, 1].
 """
 
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -81,7 +82,7 @@ def _inside(points: np.ndarray, polygon: np.ndarray) -> np.ndarray:
 def _distance(points: np.ndarray, curve: np.ndarray) -> np.ndarray:
     """To an open polyline."""
     best = np.full(points.shape[:-1], np.inf)
-    for a, b in zip(curve[:-1], curve[1:], strict=True):
+    for a, b in pairwise(curve):
         along = np.clip(((points - a) @ (b - a)) / max(((b - a) ** 2).sum(), 1e-12), 0, 1)
         best = np.minimum(best, np.linalg.norm(points - a - along[..., None] * (b - a), axis=-1))
     return best

@@ -34,7 +34,7 @@ def skull() -> tuple[SurfacePoints, np.ndarray, np.ndarray]:
 
 def _where_hair_ends(line: np.ndarray) -> np.ndarray:
     """(73,) angle from the crown at which each column meets the hairline (33,)."""
-    points, around, down = skull()
+    points, _, down = skull()
     neutral = points.at(head_model().neutral)
     angle = np.abs(np.arctan2(neutral[..., 0], 0.06 - neutral[..., 2]))
     height = np.interp(angle, np.linspace(0, np.pi, len(line)), line)
@@ -62,7 +62,7 @@ def hair_shells(
         return []
     points, around, down = skull()
     head = points.at(vertices)
-    middle = vertices.mean(axis=0) * 0 + _centre(vertices)
+    middle = head_middle(vertices)
     end = _where_hair_ends(line)
     side = np.abs(around)
     volume, curl = d("volume", 0.5), d("curl", 0.1)
@@ -159,7 +159,7 @@ def _bun(person: Person, head: np.ndarray, middle: np.ndarray, rng: np.random.Ge
     return placed, triangles, coordinates
 
 
-def _centre(vertices: np.ndarray) -> np.ndarray:
+def head_middle(vertices: np.ndarray) -> np.ndarray:
     """The skull's middle: that of the crown's and the nape's rings."""
     points = skull()[0].at(vertices)
     return points[:-1, 4:18].reshape(-1, 3).mean(axis=0)

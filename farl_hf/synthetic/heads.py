@@ -135,7 +135,7 @@ def add_person(scene: Scene, index: int, person: Person, view: View, config: Syn
     still, acting = model.vertices(phenotype, person.shape, expression)
     still, acting = still.astype(np.float64), acting.astype(np.float64)
     centres, pupils = [], []
-    for i, ids in enumerate(model.eyes):
+    for ids in model.eyes:
         centre = still[ids].mean(axis=0)
         turn = rotation((right, down, 0.0))
         acting[ids] = (still[ids] - centre) @ turn.T + centre

@@ -5,8 +5,8 @@ A ray goes through lenses and gaps between strands until it meets something soli
 the *neutral* position there, so paint sticks to the face. See `appearance` for the rows of the parameter table.
 """
 
-# Warp needs int(0) and float(0.0) for numbers that loops change.
-# ruff: noqa: UP018
+# Warp needs int(0) and float(0.0) for numbers that loops change, and knows no `in`.
+# ruff: noqa: UP018, RUF046, SIM109, B007
 import warp as wp
 
 wp.config.quiet = True

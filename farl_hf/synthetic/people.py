@@ -102,6 +102,16 @@ _EXPRESSIONS = {
     "disgusted": 0.04,
     "winking": 0.04,
 }
+# Small things, each a number that `appearance`, `hair` and `wear` read: normal ones and even ones in [0, 1].
+_SIGNED_DETAILS = ("forehead", "brow_height", "brow_arch", "brow_gap", "brow_length")
+_DETAILS = tuple(
+    (  # noqa: SIM905
+        "hair_shade lip_shade gloss beard_density makeup_strength shadow_shade blotch moles dark_circles curl "
+        "hair_gloss lens lens_dark lens_mirror cloth_light second pattern pattern_size white iris pupil brow_dark "
+        "teeth frame hat_colour hat_weave metal thing thing_grain seed part volume length beard_length earring_kind "
+        "glasses_size"
+    ).split()
+)
 # Standard deviations of local changes; what is not named has 0.3.
 _SPREADS = {
     "l-eye-trans-out": 0.22,
@@ -292,12 +302,8 @@ def sample_person(rng: np.random.Generator | int, config: SyntheticFaceConfig | 
         hat = str(rng.choice(["cap", "beanie", "brimmed"]))
     elif draw < config.hat + config.headscarf:
         hat = "headscarf"
-    names = (
-        "forehead brow_height brow_arch brow_gap brow_length"  # signed
-    ).split()
-    details = {n: float(np.clip(rng.normal(0, 0.8), -2, 2)) for n in names}
-    for n in ["hair_shade", "lip_shade", "gloss", "beard_density", "makeup_strength", "shadow_shade", "blotch", "moles", "dark_circles", "curl", "hair_gloss", "lens", "lens_dark", "lens_mirror", "cloth_light", "second", "pattern", "pattern_size", "white", "iris", "pupil", "brow_dark", "teeth", "frame", "hat_colour", "hat_weave", "metal", "thing", "thing_grain", "seed", "part", "volume", "length", "neckline_kind", "beard_length", "earring_kind", "glasses_size"]:
-        details[n] = float(rng.random())
+    details = {name: float(np.clip(rng.normal(0, 0.8), -2, 2)) for name in _SIGNED_DETAILS}
+    details |= {name: float(rng.random()) for name in _DETAILS}
     details["moles"] = float(rng.random() < 0.35)
     from .appearance import CLOTHES_COLOURS
 

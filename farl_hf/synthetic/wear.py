@@ -1,10 +1,12 @@
-"""What people wear, have in their mouths and hold before their faces: teeth, glasses, hats, jewellery, hands, things."""
+"""What people wear, have in their mouths and hold before their faces: teeth, glasses, hats, jewellery, hands."""
+
+from itertools import pairwise
 
 import numpy as np
 
-from .hair import _where_hair_ends, grid_triangles, skull, sphere
+from .hair import grid_triangles, head_middle, skull, sphere
 from .people import Person
-from .shapes import SKIN, head_model
+from .shapes import head_model
 
 Mesh = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -125,9 +127,7 @@ def glasses(person: Person, eyes: np.ndarray, ridge: np.ndarray, ears: np.ndarra
         half_way = 0.5 * (hinge + over)
         half_way[0] = middle_x + side * max(np.abs(half_way[0] - middle_x), reach, half_gap + wide)
         path = np.stack([hinge, half_way, over, over + np.array([0, 0.012, 0.012])])
-        dense = np.concatenate(
-            [np.linspace(a, b, 4)[:-1] for a, b in zip(path[:-1], path[1:], strict=True)] + [path[-1:]]
-        )
+        dense = np.concatenate([np.linspace(a, b, 4)[:-1] for a, b in pairwise(path)] + [path[-1:]])
         frames.append(tube(dense, max(thick, 0.0009)))
     gap = half_gap - wide
     t = np.linspace(-1, 1, 7)
@@ -151,9 +151,7 @@ def hat(person: Person, edge: np.ndarray, vertices: np.ndarray) -> list[Mesh]:
     """A crown, and a visor or a brim."""
     points, around, down = skull()
     head = points.at(vertices)
-    from .hair import _centre
-
-    middle = _centre(vertices)
+    middle = head_middle(vertices)
     d = person.details.get
     rows = np.linspace(0, 1, 12)
     crown, rim = [], []
@@ -188,7 +186,7 @@ def hat(person: Person, edge: np.ndarray, vertices: np.ndarray) -> list[Mesh]:
         steps = np.linspace(0, 1, 4)
         brim = rim[:, None] + (outwards * width[:, None])[:, None] * steps[None, :, None]
         brim[..., 1] += droop * width[:, None] * steps[None] - 0.001
-        under = brim + [0, 0.002, 0]
+        under = brim + np.array([0, 0.002, 0])
         for sheet in (brim, under):
             meshes.append((sheet.reshape(-1, 3), grid_triangles(*sheet.shape[:2]), sheet.reshape(-1, 3)))
     return meshes
@@ -297,6 +295,3 @@ def occluder(rng: np.random.Generator, face: np.ndarray, scale: float) -> tuple[
         a = rng.uniform(0, np.pi)
         turn = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
     return kind, [(points @ turn.T + at, triangles, points)]
-
-
-__all__ = ["SKIN", "_where_hair_ends"]
