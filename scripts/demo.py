@@ -17,6 +17,7 @@ stopped, at the latest stage. --quick takes about 2 minutes on 2 CPU cores, the 
 
 import argparse
 import json
+import os
 import random
 import shutil
 import time
@@ -198,7 +199,7 @@ def convert_and_reload(weights: str, folder: Path) -> dict:
 
 
 def make_shards(folder: Path, count: int) -> int:
-    return len(write_webdataset(folder, count, samples_per_shard=200, config=FACES, seed=PRETRAIN_SEED))
+    return len(write_webdataset(folder, count, 200, FACES, PRETRAIN_SEED, num_workers=os.cpu_count() or 1))
 
 
 def pretrain_tiny(shards: Path, folder: Path, steps: int) -> list[dict[str, float]]:

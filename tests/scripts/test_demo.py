@@ -19,7 +19,7 @@ def test_quick_demo_and_a_second_run_that_skips_everything(tmp_path):
     results = json.loads((output / "results.json").read_text())
     assert len(results["finetuning"]) == 8 and results["lora"]["f1"] == pytest.approx(results["lora"]["f1_reloaded"])
     report = (output / "report.html").read_text()
-    assert "drawings" in report and "convert ep64" in report
+    assert "generated faces" in report and "convert ep64" in report
     for picture in ("losses.png", "predictions.png", "real_photo.png"):
         assert (output / picture).stat().st_size > 10_000 and picture in report
     assert type(AutoModel.from_pretrained(output / "farl-tiny")) is farl_hf.FaRLModel
