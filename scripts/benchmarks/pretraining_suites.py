@@ -24,9 +24,9 @@ from farl_hf.models.configuration_farl import FaRLConfig
 from farl_hf.models.modeling_farl import FaRLForPreTraining
 from farl_hf.models.tokenization import build_clip_tokenizer
 from farl_hf.pretraining.image_views import ImageViews
-from farl_hf.pretraining.laion_face import ImageTextLoader, ImageTextStream
 from farl_hf.pretraining.masking import BlockMaskGenerator
 from farl_hf.pretraining.objective import PretrainingObjective, backward, clip_normalised, scaled_pixels
+from farl_hf.pretraining.stream import ImageTextLoader, ImageTextStream
 from farl_hf.synthetic import SyntheticFaceConfig, SyntheticFaces
 
 from .measuring import Case

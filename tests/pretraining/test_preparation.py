@@ -15,9 +15,9 @@ from farl_hf.models.tokenization import build_clip_tokenizer
 from farl_hf.pretraining import preparation
 from farl_hf.pretraining.image_codebook import RandomProjectionCodebook
 from farl_hf.pretraining.image_views import ImageViews
-from farl_hf.pretraining.laion_face import ImageTextLoader, ImageTextStream
 from farl_hf.pretraining.objective import scaled_pixels
 from farl_hf.pretraining.shards import RawSample, count_samples, read_shard
+from farl_hf.pretraining.stream import ImageTextLoader, ImageTextStream
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_laion_face.py"
 
@@ -100,7 +100,7 @@ def test_pack_a_dataset(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table(rows), tmp_path / "data.parquet")
     samples = preparation.samples_from_dataset(str(tmp_path), "train")
     assert preparation.write_shards(samples, tmp_path / "shards", seed=None) == (2, {"empty_caption": 1})
-    assert [sample.captions for sample in read_shard(str(tmp_path / "shards" / "00000.tar"))] == [["a"], ["b"]]
+    assert [sample.captions for sample in read_shard(str(tmp_path / "shards" / "00000.tar"))] == [[b"a"], [b"b"]]
 
 
 def test_verify_finds_every_fault_and_duplicate(tmp_path, monkeypatch, capsys):

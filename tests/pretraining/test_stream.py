@@ -6,7 +6,9 @@ import json
 import os
 import random
 import tarfile
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -26,18 +28,14 @@ from pretraining_cases import (
     write_tar,
 )
 
+import farl_hf.pretraining.stream as stream_module
 from farl_hf.models.tokenization import build_clip_tokenizer
-from farl_hf.pretraining.image_views import ImageViews, SampleFault
-from farl_hf.pretraining.laion_face import (
-    FAULTS,
-    ImageTextLoader,
-    ImageTextStream,
-    StreamState,
-    clean_caption,
-    codes_path,
-)
+from farl_hf.pretraining.faults import FAULTS, SampleFault, ShardError
+from farl_hf.pretraining.image_views import ImageViews
 from farl_hf.pretraining.masking import BlockMaskGenerator
-from farl_hf.pretraining.shards import ShardError, count_samples, expand_shards, read_shard
+from farl_hf.pretraining.samples import clean_caption, codes_path
+from farl_hf.pretraining.shards import count_samples, expand_shards, read_shard
+from farl_hf.pretraining.stream import ImageTextLoader, ImageTextStream, Processes
 
 TOKENIZER = build_clip_tokenizer()
 
@@ -80,8 +78,7 @@ def test_each_sample_once_per_epoch_in_a_new_order(shards, num_workers):
     assert sorted(epochs[0]) == list(range(32))
     assert Counter(epochs[1]) == dict.fromkeys(range(32), 2)
     assert epochs[0] != sorted(epochs[0])
-    if num_workers == 0:
-        assert epochs[1][:32] == epochs[0] and epochs[1][32:] != epochs[0]
+    assert epochs[1][:32] == epochs[0] and epochs[1][32:] != epochs[0]
 
 
 def test_order_is_a_function_of_the_seed(shards):
@@ -94,15 +91,109 @@ def test_blocks_bound_the_shuffle(shards):
     assert sorted(order[:4]) == [0, 1, 2, 3] and sorted(order[4:]) == [4, 5, 6, 7]
 
 
-@pytest.mark.parametrize(("num_shards", "world_size", "num_workers"), [(4, 2, 2), (4, 3, 1), (1, 2, 2), (3, 2, 1)])
-def test_split_over_processes_and_workers(shards, num_shards, world_size, num_workers):
-    seen = []
-    for rank in range(world_size):
-        part = stream(shards[:num_shards], num_epochs=2, rank=rank, world_size=world_size)
-        for worker in range(num_workers):
-            for _, batch in part.batches(StreamState(), rank * num_workers + worker, world_size * num_workers):
-                seen += numbers(batch) if batch else []
-    assert Counter(seen) == dict.fromkeys(range(num_shards * 8), 2)
+class ThreadedProcesses(Processes):
+    """Processes of a run as threads of this one."""
+
+    def __init__(self, rank: int, slots: list, barrier: threading.Barrier):
+        self.rank, self.slots, self.barrier = rank, slots, barrier
+
+    def gather(self, value):
+        self.slots[self.rank] = value
+        self.barrier.wait(60)
+        values = list(self.slots)
+        self.barrier.wait(60)
+        return values
+
+    def minimum(self, values):
+        return [min(column) for column in zip(*self.gather(values), strict=True)]
+
+
+def flat(lists) -> list:
+    return list(itertools.chain.from_iterable(lists))
+
+
+def run_processes(world_size: int, work) -> list:
+    """What `work(rank, processes)` gives in each of several processes that run together."""
+    slots, barrier = [None] * world_size, threading.Barrier(world_size)
+    with ThreadPoolExecutor(world_size) as pool:
+        tasks = [pool.submit(work, rank, ThreadedProcesses(rank, slots, barrier)) for rank in range(world_size)]
+        return [task.result() for task in tasks]
+
+
+def global_batches(paths, world_size, num_workers, batch=12, start=None, stop=None, **settings) -> tuple[list, dict]:
+    """The numbers in each global batch, sorted, and the state at the end."""
+
+    def work(rank, processes):
+        part = stream(paths, batch // world_size, rank=rank, world_size=world_size, **settings)
+        reader = ImageTextLoader(part, num_workers, processes=processes)
+        if start is not None:
+            reader.load_state_dict(json.loads(json.dumps(start)))
+        batches = [numbers(batch) for batch in itertools.islice(reader, stop)]
+        return batches, reader.state_dict()
+
+    results = run_processes(world_size, work)
+    assert all(state == results[0][1] for _, state in results)
+    sizes = [{len(part) for part in parts} for parts in zip(*(batches for batches, _ in results), strict=True)]
+    assert all(len(size) == 1 for size in sizes), "equal shares"
+    return [sorted(flat(parts)) for parts in zip(*(batches for batches, _ in results), strict=True)], results[0][1]
+
+
+@pytest.mark.parametrize(
+    ("num_shards", "world_size", "num_workers"), [(4, 2, 2), (4, 3, 1), (1, 2, 2), (3, 2, 1), (4, 4, 0)]
+)
+def test_global_batches_do_not_depend_on_processes_and_workers(shards, num_shards, world_size, num_workers):
+    expected, state = global_batches(shards[:num_shards], 1, 0, num_epochs=3)
+    assert Counter(flat(expected)) == dict.fromkeys(range(num_shards * 8), 3)
+    assert (expected, state) == global_batches(shards[:num_shards], world_size, num_workers, num_epochs=3)
+
+
+def test_uneven_shards_are_read_once_and_used_to_the_end(tmp_path, monkeypatch):
+    sizes = [1, 2, 3, 30, 5, 7, 2]
+    paths, first = [], 0
+    for index, size in enumerate(sizes):
+        paths.append(str(tmp_path / f"{index}.tar"))
+        write_tar(Path(paths[-1]), {f"{n:04d}": sample_members(n) for n in range(first, first + size)})
+        first += size
+    opened = Counter()
+    original = stream_module.read_shard
+    monkeypatch.setattr(stream_module, "read_shard", lambda shard: opened.update([shard]) or original(shard))
+    batches, _ = global_batches(paths, 2, 0, batch=4, num_epochs=1, open_shards=3)
+    assert sorted(flat(batches)) == list(range(first)) and {len(batch) for batch in batches[:-1]} == {4}
+    assert opened == dict.fromkeys(paths, 1)
+
+
+def test_goes_on_with_other_numbers_of_workers_and_processes(tmp_path):
+    paths, _, faults = write_faulty_shards(tmp_path, num_shards=5, samples_per_shard=11, num_faults=8)
+    settings = {"num_epochs": 2, "shuffle_block": 4, "open_shards": 3}
+    expected, end = global_batches(paths, 1, 0, **settings)
+    assert end["faults"] == {kind: 2 * count for kind, count in faults.items()}
+    begun, state = global_batches(paths, 3, 1, stop=2, **settings)
+    middle, state = global_batches(paths, 2, 2, start=state, stop=2, **settings)
+    last, state = global_batches(paths, 1, 2, start=state, **{**settings, "open_shards": 7})
+    assert begun + middle + last == expected and state == end
+
+
+def test_a_batch_mixes_open_shards(shards):
+    batch = read_all(itertools.islice(ImageTextLoader(stream(shards, batch_size=8)), 1))
+    assert Counter(number // 8 for number in batch) == dict.fromkeys(range(4), 2)
+
+
+def test_the_list_of_shards_is_part_of_the_position(tmp_path, caplog):
+    paths = write_shards(tmp_path / "a", num_shards=4, samples_per_shard=8)
+    whole, _ = global_batches(paths, 1, 0, batch=8, num_epochs=1)
+    begun, state = global_batches(paths, 1, 0, batch=8, stop=1, num_epochs=1)
+    (tmp_path / "a").rename(tmp_path / "b")
+    moved = [path.replace("/a/", "/b/") for path in paths]
+    assert begun + global_batches(moved, 1, 0, batch=8, start=state, num_epochs=1)[0] == whole
+    # A shard that is gone counts as missing, and leaves the others' samples alone; a new one waits for a new run.
+    write_tar(tmp_path / "b" / "new.tar", {"0": sample_members(99)})
+    changed = [*moved[:1], *moved[2:], str(tmp_path / "b" / "new.tar")]
+    rest, end = global_batches(changed, 1, 0, batch=8, start=state, num_epochs=1)
+    seen = Counter(flat(begun + rest))
+    assert max(seen.values()) == 1 and set(range(32)) - set(seen) <= set(range(8, 16)) and 99 not in seen
+    assert end["faults"] == {"missing_shard": 1} and "00001.tar" in caplog.text and "new.tar" in caplog.text
+    with pytest.raises(ValueError, match="None of the 1 shards"):
+        ImageTextLoader(stream([str(tmp_path / "other.tar")])).load_state_dict(state)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -123,12 +214,6 @@ def test_resumes_anywhere_with_equal_batches(tmp_path, num_workers):
             assert all(torch.equal(ours[name], theirs[name]) for name in ours)
         assert second.faults == whole.faults == {kind: 2 * count for kind, count in faults.items()}
         assert second.state_dict() == whole.state_dict()
-
-
-def test_position_of_another_number_of_workers(shards):
-    state = ImageTextLoader(stream(shards), 2).state_dict()
-    with pytest.raises(ValueError, match="saved with 2 loader workers"):
-        ImageTextLoader(stream(shards), 0).load_state_dict(state)
 
 
 def test_ten_epochs_with_faults_of_ten_kinds(tmp_path):
