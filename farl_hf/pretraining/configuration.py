@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any, Literal
 
 import yaml
 from transformers import HfArgumentParser
+
+_PAPER_BATCH, _PAPER_LEARNING_RATE = 5120, 1e-3
 
 
 def setting(help_text: str, default: Any = None) -> Any:
@@ -29,6 +32,13 @@ class PretrainConfig:
         default_factory=list,
         metadata={"help": "Tar or parquet shards: paths, folders, globs, braces, hf:// or https:// addresses."},
     )
+    train_dataset: str | None = setting("Instead of shards: a name, folder or address for `datasets.load_dataset`.")
+    train_dataset_config: str | None = setting("Configuration of train_dataset, where it has several.")
+    split: str = setting("Split of train_dataset.", "train")
+    columns: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Columns of train_dataset by role: image=NAME captions=NAME (key, faces, json)."},
+    )
     output_dir: str = setting("Folder of the checkpoints and of the final model.", "pretrained")
     recipe: str = setting("The recipe whose values are the defaults: paper-ep16, paper-ep64 or demo.", "paper-ep16")
 
@@ -40,11 +50,18 @@ class PretrainConfig:
     image_size: int | None = setting("Side of the square input in pixels; the preset's or model's if not given.")
 
     # Data
-    batch_size: int = setting("Samples per process and loader batch.", 160)
-    gradient_accumulation_steps: int = setting("Loader batches per optimizer step; all are negatives of each other.", 1)
+    batch_size: int = setting("Samples of a process that are on the device at a time.", 160)
+    global_batch_size: int | None = setting(
+        "Samples of an optimizer step over all processes, all negatives of each other; from batch_size, processes and "
+        "gradient_accumulation_steps if not given."
+    )
+    gradient_accumulation_steps: int | None = setting(
+        "Batches of a process per optimizer step; what global_batch_size needs, or 1, if not given."
+    )
     contrastive_chunk_size: int | None = setting("Samples to have activations of at a time; gradients stay exact.")
     num_workers: int = setting("Loader processes per training process.", 8)
-    shuffle_block: int = setting("Samples of a shard shuffled together; their bytes are in memory per worker.", 512)
+    shuffle_block: int = setting("Samples of a shard shuffled together; their bytes are in memory.", 128)
+    open_shards: int = setting("Shards that are mixed; more loader workers than this, in all, have nothing to do.", 64)
     samples_per_epoch: int | None = setting("Samples in the shards; counted where the shards tell it.")
     crop_scale: list[float] = field(
         default_factory=lambda: [0.9, 1.0],
@@ -71,7 +88,9 @@ class PretrainConfig:
     # Optimisation
     num_epochs: int = setting("Passes over the data, unless max_steps is given.", 16)
     max_steps: int | None = setting("Optimizer steps; the data is repeated as often as needed.")
-    learning_rate: float = setting("Peak learning rate.", 1e-3)
+    learning_rate: float | None = setting(
+        "Peak learning rate. If not given, 1e-3 at a global batch of 5,120, and with the square root of other sizes."
+    )
     start_learning_rate: float = setting("Learning rate at the first step.", 1e-6)
     end_learning_rate: float = setting("Learning rate at the last step.", 0.0)
     warmup_epochs: float = setting("Epochs of linear warm-up, unless warmup_steps is given.", 1.0)
@@ -82,11 +101,14 @@ class PretrainConfig:
     adam_beta2: float = setting("AdamW's second beta.", 0.98)
     adam_epsilon: float = setting("AdamW's epsilon.", 1e-6)
     max_grad_norm: float | None = setting("Clip the norm of the gradient.")
+    max_skipped_steps: int = setting("Stop after so many steps in a row whose loss or gradient is not finite.", 20)
     seed: int = setting("Of weights, data order, crops and masks.", 0)
 
     # Execution
     device: Literal["auto", "cpu"] = setting("cpu keeps off the accelerator.", "auto")
-    mixed_precision: Literal["no", "bf16", "fp16"] = setting("Precision of the matrix products.", "no")
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = setting(
+        "Precision of the matrix products; auto is what `accelerate launch` was told, or no.", "auto"
+    )
     gradient_checkpointing: bool = setting("Recompute activations: slower, less memory.", False)
     torch_compile: bool = setting("Compile the towers; captions are padded to full length.", False)
 
@@ -94,8 +116,11 @@ class PretrainConfig:
     logging_steps: int = setting("Steps between log lines.", 50)
     save_steps: int = setting("Steps between checkpoints.", 1000)
     save_total_limit: int = setting("Checkpoints to keep.", 2)
+    keep_steps: int | None = setting("Steps between checkpoints that are kept for good, beside the newest ones.")
     resume: str = setting(
-        "auto goes on from the newest checkpoint; never starts anew; or a checkpoint's folder.", "auto"
+        "auto goes on from the newest sound checkpoint; never starts anew; or a checkpoint's folder, whose newer "
+        "siblings are then set aside.",
+        "auto",
     )
     report_to: list[str] = field(default_factory=list, metadata={"help": "Trackers of Accelerate, e.g. tensorboard."})
     progress_bar: bool = setting("Show a progress bar.", True)
@@ -104,11 +129,12 @@ class PretrainConfig:
     probe_steps: int = setting("Steps between zero-shot tests.", 1000)
 
     def __post_init__(self):
-        positive = ("batch_size", "gradient_accumulation_steps", "logging_steps", "save_steps", "probe_steps")
-        for name in (*positive, "save_total_limit", "shuffle_block", "num_epochs"):
+        positive = ("batch_size", "logging_steps", "save_steps", "probe_steps", "save_total_limit", "num_epochs")
+        for name in (*positive, "shuffle_block", "open_shards", "max_skipped_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1.")
-        for name in ("contrastive_chunk_size", "max_steps", "samples_per_epoch"):
+        optional = ("contrastive_chunk_size", "max_steps", "samples_per_epoch", "keep_steps", "global_batch_size")
+        for name in (*optional, "gradient_accumulation_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1.")
         if self.recipe not in RECIPES:
@@ -119,8 +145,40 @@ class PretrainConfig:
             scale = getattr(self, name)
             if scale is not None and not (len(scale) == 2 and 0 < scale[0] <= scale[1]):
                 raise ValueError(f"{name} is {scale}, it must be two positive numbers in rising order.")
+        if self.keep_steps is not None and self.keep_steps % self.save_steps:
+            raise ValueError(f"keep_steps={self.keep_steps} must be a multiple of save_steps={self.save_steps}.")
+        if any("=" not in column for column in self.columns):
+            raise ValueError(f"columns is {self.columns}, it must be pairs such as image=jpg captions=txt.")
         if isinstance(self.train_shards, str):
             self.train_shards = [self.train_shards]
+
+    def accumulation_steps(self, num_processes: int) -> int:
+        """
+        Batches of a process per optimizer step.
+
+        Raises:
+            ValueError: If the global batch size cannot be met.
+        """
+        batch = self.batch_size * num_processes
+        if self.global_batch_size is None:
+            return self.gradient_accumulation_steps or 1
+        steps = self.gradient_accumulation_steps or self.global_batch_size // batch
+        if steps * batch != self.global_batch_size:
+            raise ValueError(
+                f"global_batch_size={self.global_batch_size} cannot be met with {num_processes} processes, "
+                f"batch_size={self.batch_size} and gradient_accumulation_steps="
+                f"{self.gradient_accumulation_steps or 'any'}: their product must be the global batch size."
+            )
+        return steps
+
+    def peak_learning_rate(self, global_batch_size: int) -> float:
+        """
+        The peak learning rate for a global batch. Adam's rate goes with the square root of the batch (Malladi et al.
+        2022, "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms").
+        """
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return _PAPER_LEARNING_RATE * math.sqrt(global_batch_size / _PAPER_BATCH)
 
     @classmethod
     def from_recipe(cls, recipe: str, **settings: Any) -> PretrainConfig:
@@ -147,15 +205,16 @@ class PretrainConfig:
 # from 1e-6, then cosine decay, weight decay 0.05, both losses with weight 1. From the repository's README: 16 and 64
 # epochs of LAION-Face 20M. Unverified, and therefore CLIP's (Radford et al. 2021, table 18): the betas, epsilon, no
 # decay of gains and biases, the limit on the temperature; open_clip's: the crop scale. The code shows gradient
-# checkpointing switched on and layer norms written for fp16.
+# checkpointing switched on and layer norms written for fp16; the precision is the launcher's.
 RECIPES: dict[str, dict[str, Any]] = {
-    "paper-ep16": {"num_epochs": 16, "mixed_precision": "fp16", "gradient_checkpointing": True},
-    "paper-ep64": {"num_epochs": 64, "mixed_precision": "fp16", "gradient_checkpointing": True},
+    "paper-ep16": {"num_epochs": 16, "global_batch_size": _PAPER_BATCH, "gradient_checkpointing": True},
+    "paper-ep64": {"num_epochs": 64, "global_batch_size": _PAPER_BATCH, "gradient_checkpointing": True},
     # Minutes on a laptop's CPU; nothing is downloaded.
     "demo": {
         "preset": "tiny",
         "image_codebook": "random-projection",
         "batch_size": 64,
+        "learning_rate": 1e-3,
         "num_workers": 1,
         "num_epochs": 10,
         "warmup_epochs": 0.5,

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .faults import SampleFault
+
 # Anything else behind the ending .jpg is no image of ours, and some of Pillow's other formats run programs.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "MPO")
 _SMALLEST_SIDE = 8
@@ -28,14 +30,6 @@ _UPRIGHT = {
 }
 
 Box = tuple[float, float, float, float]
-
-
-class SampleFault(Exception):
-    """A sample that cannot be used. `kind` is one of the keys of `laion_face.FAULTS`."""
-
-    def __init__(self, kind: str):
-        super().__init__(kind)
-        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -125,7 +119,7 @@ class ImageViews:
     def _face_box(self, width: int, height: int, rng: random.Random, faces: list, detected_width: float) -> Box:
         try:
             left, top, right, bottom = (float(value) * width / detected_width for value in rng.choice(faces)[0])
-        except (TypeError, ValueError, LookupError) as error:
+        except (TypeError, ValueError, LookupError, ArithmeticError) as error:  # ArithmeticError: 1e400 as an integer
             raise SampleFault("bad_metadata") from error
         if not all(map(math.isfinite, (left, top, right, bottom))):
             raise SampleFault("bad_metadata")
@@ -145,6 +139,9 @@ def open_image(data: bytes) -> tuple[Image.Image, int]:
         raise SampleFault("not_an_image") from error
     if min(image.size) < _SMALLEST_SIDE or image.width * image.height > _MOST_PIXELS:
         raise SampleFault("bad_image_size")
+    # libjpeg reads zeros as grey without a word, as a download leaves them that reserved the file and broke off.
+    if image.format in ("JPEG", "MPO") and data.endswith(bytes(64)) and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
+        raise SampleFault("truncated_image")
     orientation = 1
     if "exif" in image.info:
         try:

@@ -18,7 +18,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from ..models.modeling_farl import FaRLForPreTraining
 from .contrastive import FeatureGradients, global_contrastive_loss, is_distributed
 from .image_codebook import ImageCodebook
-from .laion_face import Batch
+from .stream import Batch
 
 
 class PretrainingObjective(nn.Module):
@@ -162,8 +162,10 @@ def backward(
             _restore_random_state(random_states[number], accelerator.device)
         synchronise = number == len(chunks) - 1
         with nullcontext() if synchronise else accelerator.no_sync(objective):
+            with accelerator.autocast():
+                inputs = model_inputs(chunk, codebook)
             result = objective(
-                model_inputs(chunk, codebook),
+                inputs,
                 mim_divisor=mim_divisor,
                 gradients=None if gradients is None else gradients.rows(start, stop, share=1 / len(chunks)),
                 patch_drop_ratio=patch_drop_ratio,

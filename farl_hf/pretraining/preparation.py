@@ -24,11 +24,12 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..conversion.checkpoint_files import CheckpointError
+from .faults import SampleFault, ShardError
 from .image_codebook import ImageCodebook
-from .image_views import Box, ImageViews, SampleFault, open_image
-from .laion_face import codes_path, parse_metadata, usable_captions
+from .image_views import Box, ImageViews, open_image
 from .objective import scaled_pixels
-from .shards import IMAGE_EXTENSIONS, RawSample, ShardError, expand_shards, read_shard
+from .samples import codes_path, parse_metadata, usable_captions
+from .shards import IMAGE_EXTENSIONS, RawSample, expand_shards, read_shard
 
 # The 13 of the 32 parts whose union is the paper's LAION-Face 20M (README of FacePerceiver/LAION-Face).
 LAION_FACE_20M_PARTS = (0, 2, 5, 8, 13, 15, 17, 18, 21, 22, 24, 25, 28)
@@ -242,7 +243,7 @@ def _write_tar(path: Path, samples: list[RawSample], shard_number: int) -> None:
 
 
 def sample_fault(sample: RawSample) -> str | None:
-    """What is wrong with a sample (a key of `laion_face.FAULTS`), or `None`. Decodes the whole image."""
+    """What is wrong with a sample (a key of `faults.FAULTS`), or `None`. Decodes the whole image."""
     try:
         usable_captions(sample, parse_metadata(sample.metadata))
         if not sample.image:
@@ -260,7 +261,7 @@ class ShardReport:
 
     Attributes:
         shards: Good samples by shard.
-        faults: Faults by kind, see `laion_face.FAULTS`.
+        faults: Faults by kind, see `faults.FAULTS`.
         duplicates: Number of images whose bytes occurred before.
         examples: Up to five places of each kind of fault, and of `duplicate`.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from transformers import CLIPTokenizer
 
 from .objective import clip_normalised, scaled_pixels
 from .shards import IMAGE_EXTENSIONS
+
+logger = logging.getLogger(__name__)
 
 
 class ZeroShotProbe:
@@ -27,6 +30,8 @@ class ZeroShotProbe:
         image_size: Side of the model's input in pixels; the shorter side is resized to it, the centre is taken.
         batch_size: Images at a time.
 
+    Images that cannot be read are left out with a warning.
+
     Raises:
         FileNotFoundError: If there are no two sub-folders with images.
     """
@@ -40,7 +45,7 @@ class ZeroShotProbe:
             (path, label)
             for label, class_folder in enumerate(folders)
             for path in sorted(class_folder.rglob("*"))
-            if path.suffix.lower().lstrip(".") in IMAGE_EXTENSIONS
+            if path.suffix.lower().lstrip(".") in IMAGE_EXTENSIONS and self._is_readable(path)
         ]
         if len({label for _, label in self.images}) < 2:
             raise FileNotFoundError(f"The probe folder {folder} has no two sub-folders with images, one per class.")
@@ -66,6 +71,15 @@ class ZeroShotProbe:
         objective.train()
         total = accelerator.reduce(torch.tensor(correct, device=accelerator.device), reduction="sum")
         return int(total) / len(self.images)
+
+    def _is_readable(self, path: Path) -> bool:
+        """Decodes an image once, before the run, and not in the middle of it for the first time."""
+        try:
+            self._load(path)
+        except Exception as error:  # Pillow's readers raise many classes on broken files
+            logger.warning("The probe leaves out %s, which cannot be read: %s", path, error)
+            return False
+        return True
 
     def _load(self, path: Path) -> np.ndarray:
         image = Image.open(path).convert("RGB")

@@ -1,80 +1,75 @@
 """
-Streaming of LAION-Face and other image-text shards into batches, shuffled, split and exactly resumable.
+Streaming of image-text shards into global batches: shuffled, divided among processes and workers, exactly resumable.
 
-The order of the data is a pure function of the seed: shards are permuted by (seed, epoch), and within a shard the
-samples are permuted in blocks by (seed, epoch, shard, block). The choice of caption, crop and mask is drawn from
-(seed, epoch, shard, key). So the whole state of a stream is a position, and nothing is lost or repeated when a run is
-killed and resumed. A bad sample is skipped and counted under its kind.
+The order of the samples is a pure function of the seed, whoever reads them. The shards of an epoch are permuted by
+(seed, epoch) and dealt out to lanes, as many as shards are open side by side. A lane reads its shards one after the
+other; in each, samples are permuted in blocks by (seed, epoch, shard, block), and caption, crop and mask are drawn from
+(seed, epoch, shard, key). The samples of all lanes, taken in turn until the last lane is empty, are the epoch; the
+global batches are consecutive parts of it. So a position is one place per lane, and a run may go on with other numbers
+of workers and processes. A lane is read by one worker of one process; where lanes do not divide evenly, or end early,
+processes hand each other decoded samples. A bad sample is skipped, counted under its kind and named.
 """
 
 from __future__ import annotations
 
-import html
-import io
-import json
+import dataclasses
+import logging
+import math
 import os
 import random
-from collections import Counter
+import signal
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import CLIPTokenizer
 
-from .image_views import ImageViews, SampleFault
+from .contrastive import is_distributed
+from .faults import Fault, SampleFault, ShardError
+from .image_views import ImageViews
 from .masking import BlockMaskGenerator
-from .shards import RawSample, ShardError, open_shard, read_shard, shard_name
+from .samples import StoredCodes, parse_metadata, usable_captions
+from .shards import RawSample, read_shard, shard_name
 
-# What can be wrong, and what the reports call it.
-FAULTS = {
-    "missing_shard": "shards that are gone or cannot be fetched",
-    "unreadable_shard": "shards that are no tar or parquet file",
-    "truncated_shard": "shards that end too early",
-    "missing_image": "samples without image data",
-    "not_an_image": "images of no known format",
-    "corrupt_image": "images that cannot be decoded",
-    "truncated_image": "images that end too early",
-    "bad_image_size": "images below 8 pixels or above 89 megapixels",
-    "missing_caption": "samples without a caption",
-    "empty_caption": "captions without text",
-    "bad_metadata": "samples whose JSON cannot be read",
-    "missing_codes": "samples without stored codes",
-}
-SHARD_FAULTS = ("missing_shard", "unreadable_shard", "truncated_shard")
+logger = logging.getLogger(__name__)
 
 Batch = dict[str, torch.Tensor]
+# Epoch, shard of this lane in this epoch, raw samples of this shard (in shuffled order) that were consumed.
+Position = tuple[int, int, int]
+
+# Samples of a lane that a worker hands over at a time, at most.
+_BUNDLE = 8
+_NOT_IN_SIGHT = 1 << 60
 
 
-def clean_caption(text: str, fix_text: bool = False) -> str:
+class Shard(Protocol):
+    """A shard that is no file, such as a part of a `datasets` data set (`laion_face.DatasetShard`)."""
+
+    name: str
+
+    def __iter__(self) -> Iterator[RawSample]: ...
+
+
+@dataclass(slots=True)
+class Item:
     """
-    Cleans a caption as OpenAI's tokenizer does before it splits into tokens: HTML entities (escaped once or twice) and
-    white space, and with `fix_text` mojibake, which needs the `ftfy` package. Lower case is the tokenizer's business.
-    """
-    if fix_text:
-        import ftfy
+    What comes next in a lane: a decoded sample, or `None` where the lane's epoch is over.
 
-        text = ftfy.fix_text(text)
-    return " ".join(html.unescape(html.unescape(text)).split())
-
-
-@dataclass
-class StreamState:
-    """
-    Position in a stream: what was consumed. `shard` counts the shards of this stream in this epoch, `sample` the raw
-    samples of this shard in shuffled order; `good` and `faults` count over the whole run.
+    Attributes:
+        position: Of the lane, after this.
+        sample: `pixels` and the like by name, and `input_ids`.
+        faults: Met since the item before.
     """
 
-    epoch: int = 0
-    shard: int = 0
-    sample: int = 0
-    good: int = 0
-    faults: dict[str, int] = field(default_factory=dict)
-
-    def count_fault(self, kind: str) -> None:
-        self.faults[kind] = self.faults.get(kind, 0) + 1
+    position: Position
+    sample: dict[str, Any] | None
+    faults: list[Fault]
 
 
 @dataclass(frozen=True)
@@ -82,133 +77,103 @@ class ImageTextStream:
     """
     What to read from shards, and how; [`ImageTextLoader`] iterates over it.
 
-    Every process and every loader worker reads a stream of its own. As many shards as can be shared out evenly are
-    split by shard; of the remaining ones every stream reads all and keeps each n-th sample. Either way each sample is
-    seen once per epoch.
-
     Attributes:
-        shards: Paths, see `shards.expand_shards`.
+        shards: Paths, see `shards.expand_shards`, or parts of a data set.
         tokenizer: CLIP's.
         views: Makes the images.
-        batch_size: Samples per batch of this process.
+        batch_size: Samples per batch of this process; the global batch is `world_size` times that.
         mask_generator: Draws the masks; without it there are none.
         seed: Of the whole order and of all augmentation.
         num_epochs: Passes over the shards; `None` goes on for ever.
-        shuffle_block: Samples of a shard that are permuted together. Their undecoded bytes are in memory, per worker.
-        fix_captions: Repair mojibake, see [`clean_caption`].
+        shuffle_block: Samples of a shard that are permuted together. Their undecoded bytes are in memory, per lane.
+        open_shards: Number of lanes: shards whose samples are mixed. More workers than this have nothing to read.
+        fix_captions: Repair mojibake, see `samples.clean_caption`.
         stored_codes: Read visual codes from `SHARD.codes.npz` beside each shard, with the crops they were made of.
         pad_captions: Pad to the tokenizer's full length rather than to the longest caption of the batch.
         rank, world_size: This process, and how many there are.
     """
 
-    shards: Sequence[str]
+    shards: Sequence[str | Shard]
     tokenizer: CLIPTokenizer
     views: ImageViews
     batch_size: int
     mask_generator: BlockMaskGenerator | None = None
     seed: int = 0
     num_epochs: int | None = None
-    shuffle_block: int = 512
+    shuffle_block: int = 128
+    open_shards: int = 16
     fix_captions: bool = False
     stored_codes: bool = False
     pad_captions: bool = False
     rank: int = 0
     world_size: int = 1
 
-    def batches(self, state: StreamState, stream: int, num_streams: int) -> Iterator[tuple[dict, Batch | None]]:
-        """
-        Reads on from `state`, which moves along.
+    def lane(self, lane: int, num_lanes: int, position: Position) -> Iterator[Item]:
+        """The items of a lane from a position on, epoch after epoch."""
+        epoch, number, done = position
+        faults: list[Fault] = []
+        while self.num_epochs is None or epoch < self.num_epochs:
+            order = list(self.shards)
+            random.Random(f"{self.seed}/{epoch}").shuffle(order)
+            own = order[lane::num_lanes]
+            while number < len(own):
+                for consumed, event in self._events(own[number], epoch, done):
+                    if isinstance(event, Fault):
+                        faults.append(event)
+                    else:
+                        yield Item((epoch, number, consumed), event, faults)
+                        faults = []
+                number, done = number + 1, 0
+            epoch, number, done = epoch + 1, 0, 0
+            yield Item((epoch, 0, 0), None, faults)
+            faults = []
 
-        Yields:
-            The state after a batch as a dict, and the batch (see [`ImageTextLoader`]). The last batch may be smaller;
-            after it comes the final state without a batch.
-
-        Raises:
-            ValueError: If a stream without end finds no good sample in an epoch.
-        """
-        samples: list[dict[str, Any]] = []
-        for sample in self._samples(state, stream, num_streams):
-            samples.append(sample)
-            if len(samples) == self.batch_size:
-                yield asdict(state), self._collate(samples)
-                samples = []
-        if samples:
-            yield asdict(state), self._collate(samples)
-        yield asdict(state), None
-
-    def _samples(self, state: StreamState, stream: int, num_streams: int) -> Iterator[dict[str, Any]]:
-        while self.num_epochs is None or state.epoch < self.num_epochs:
-            good_before = state.good if state.shard == state.sample == 0 else -1
-            own = self._own_shards(state.epoch, stream, num_streams)
-            while state.shard < len(own):
-                shard, step = own[state.shard]
-                yield from self._shard_samples(state, shard, stream if step > 1 else 0, step)
-                state.shard, state.sample = state.shard + 1, 0
-            if state.good == good_before and self.num_epochs is None:
-                raise ValueError(
-                    f"Epoch {state.epoch} had no usable sample for loader {stream} of {num_streams} (bad so far: "
-                    f"{state.faults or 'none'}): check the shards, or use fewer loader workers."
-                )
-            state.epoch, state.shard, state.sample = state.epoch + 1, 0, 0
-
-    def _own_shards(self, epoch: int, stream: int, num_streams: int) -> list[tuple[str, int]]:
-        """The shards of this stream in order, each with 1, or the number of streams that share its samples."""
-        order = list(self.shards)
-        random.Random(f"{self.seed}/{epoch}").shuffle(order)
-        whole = len(order) // num_streams * num_streams
-        own = [(shard, 1) for shard in order[stream:whole:num_streams]]
-        return own + [(shard, num_streams) for shard in order[whole:]]
-
-    def _shard_samples(self, state: StreamState, shard: str, first: int, step: int) -> Iterator[dict[str, Any]]:
-        codes = StoredCodes(shard) if self.stored_codes else None
-        skip = state.sample
-        for block in self._blocks(shard, state.epoch, first, step):
-            if isinstance(block, ShardError):
-                if first == 0:  # of the streams that share a shard, one counts its fault
-                    state.count_fault(block.kind)
-                continue
-            for raw in block[skip:]:
-                state.sample += 1
-                rng = random.Random(f"{self.seed}/{state.epoch}/{shard_name(shard)}/{raw.key}")
-                try:
-                    sample = self._decode(raw, rng, codes)
-                except SampleFault as fault:
-                    state.count_fault(fault.kind)
-                    continue
-                state.good += 1
-                yield sample
-            skip = max(0, skip - len(block))
-
-    def _blocks(self, shard: str, epoch: int, first: int, step: int) -> Iterator[list[RawSample] | ShardError]:
-        """Permuted blocks of every `step`-th sample of a shard, and at the end its fault if it has one."""
-        block: list[RawSample] = []
-        number = 0
-        fault = None
+    def _events(self, shard: str | Shard, epoch: int, done: int) -> Iterator[tuple[int, dict[str, Any] | Fault]]:
+        """Good samples and faults of a shard behind the first `done` raw samples, each with the new value of `done`."""
+        name = path_of(shard)
+        codes = StoredCodes(name) if self.stored_codes else None
+        if codes is not None and codes.error is not None and done == 0:
+            yield done, Fault("unreadable_codes", name, None, epoch, codes.error)
+        skip = done
         try:
-            for position, raw in enumerate(read_shard(shard)):
-                if position % step != first:
-                    continue
+            for number, block in enumerate(self._blocks(shard)):
+                random.Random(f"{self.seed}/{epoch}/{shard_name(name)}/block {number}").shuffle(block)
+                for raw in block[skip:]:
+                    done += 1
+                    rng = random.Random(f"{self.seed}/{epoch}/{shard_name(name)}/{raw.key}")
+                    try:
+                        sample = self._decode(raw, rng, codes)
+                    except SampleFault as fault:
+                        yield done, Fault(fault.kind, name, raw.key, epoch)
+                    else:
+                        yield done, sample
+                skip = max(0, skip - len(block))
+        except ShardError as error:
+            yield done, Fault(error.kind, name, None, epoch, str(error))
+
+    def _blocks(self, shard: str | Shard) -> Iterator[list[RawSample]]:
+        """The samples of a shard in stored order, in blocks; what was read before a fault comes before its error."""
+        block: list[RawSample] = []
+        error = None
+        try:
+            for raw in read_shard(shard) if isinstance(shard, str) else shard:
                 block.append(raw)
                 if len(block) == self.shuffle_block:
-                    yield self._permuted(block, shard, epoch, number)
-                    block, number = [], number + 1
-        except ShardError as error:
-            fault = error
+                    yield block
+                    block = []
+        except ShardError as fault:
+            error = fault
         if block:
-            yield self._permuted(block, shard, epoch, number)
-        if fault is not None:
-            yield fault
-
-    def _permuted(self, block: list[RawSample], shard: str, epoch: int, number: int) -> list[RawSample]:
-        random.Random(f"{self.seed}/{epoch}/{shard_name(shard)}/block {number}").shuffle(block)
-        return block
+            yield block
+        if error is not None:
+            raise error
 
     def _decode(self, raw: RawSample, rng: random.Random, codes: StoredCodes | None) -> dict[str, Any]:
         metadata = parse_metadata(raw.metadata)
         caption = rng.choice(usable_captions(raw, metadata, self.fix_captions))
         if not raw.image:
             raise SampleFault("missing_image")
-        sample = {"caption": caption}
+        sample: dict[str, Any] = {"caption": caption}
         relative_box = None
         if codes is not None:
             sample["mim_targets"], relative_box = codes.look_up(raw.key)
@@ -220,75 +185,85 @@ class ImageTextStream:
             sample["bool_masked_pos"] = self.mask_generator(rng)
         return sample
 
-    def _collate(self, samples: list[dict[str, Any]]) -> Batch:
-        captions = [sample.pop("caption") for sample in samples]
-        padding = "max_length" if self.pad_captions else "longest"
-        batch = dict(self.tokenizer(captions, padding=padding, truncation=True, max_length=77, return_tensors="pt"))
+    def collate(self, samples: list[dict[str, Any]]) -> Batch:
+        """Samples as a batch (see [`ImageTextLoader`])."""
+        padding = {"padding": "max_length", "max_length": 77} if self.pad_captions else {"padding": "longest"}
+        ids = {"input_ids": [sample["input_ids"] for sample in samples]}
+        batch = dict(self.tokenizer.pad(ids, **padding, return_tensors="pt"))
         for name in samples[0]:
-            batch[name] = torch.from_numpy(np.stack([sample[name] for sample in samples]))
+            if name != "input_ids":
+                batch[name] = torch.from_numpy(np.stack([sample[name] for sample in samples]))
         return batch
 
 
-def usable_captions(raw: RawSample, metadata: dict[str, Any], fix_text: bool = False) -> list[str]:
-    """
-    The cleaned captions of a sample: those under `captions` in its metadata, or else the stored text.
-
-    Raises:
-        SampleFault: If there is none, or none with text.
-    """
-    stored = metadata.get("captions")
-    stored = stored if stored and isinstance(stored, list) else raw.captions
-    captions = [caption for caption in stored if isinstance(caption, str)]
-    if not captions:
-        raise SampleFault("missing_caption")
-    captions = [cleaned for cleaned in (clean_caption(text, fix_text) for text in captions) if cleaned]
-    if not captions:
-        raise SampleFault("empty_caption")
-    return captions
+def path_of(shard: str | Shard) -> str:
+    """Path or address of a shard, or the name of a part of a data set."""
+    return shard if isinstance(shard, str) else shard.name
 
 
-def parse_metadata(metadata: bytes | dict[str, Any] | None) -> dict[str, Any]:
-    """A sample's metadata as a dict. Raises [`SampleFault`] if it is no JSON object."""
-    if isinstance(metadata, (bytes, str)):
-        try:
-            metadata = json.loads(metadata)
-        except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-            raise SampleFault("bad_metadata") from error
-    if not isinstance(metadata, dict | None):
-        raise SampleFault("bad_metadata")
-    metadata = metadata or {}
-    if isinstance(metadata.get("faces"), str):  # img2dataset keeps a column as it stands in the parquet file
-        return {**metadata, "faces": parse_metadata(f'{{"faces": {metadata["faces"]}}}')["faces"]}
-    return metadata
+class _LaneReader(IterableDataset):
+    """Some lanes, read side by side: yields the number of a lane and its next items, up to the end of its epoch."""
+
+    def __init__(self, stream: ImageTextStream, positions: dict[int, Position], num_lanes: int):
+        self.stream, self.positions, self.num_lanes = stream, positions, num_lanes
+        in_a_batch = stream.batch_size * stream.world_size // num_lanes
+        self.bundle = max(1, min(_BUNDLE, in_a_batch))
+
+    def __iter__(self) -> Iterator[tuple[int, list[Item]]]:
+        if get_worker_info() is not None:
+            # Workers are forks; without this the tokenizer warns that its threads do not survive a fork.
+            os.environ["TOKENIZERS_PARALLELISM"] = "false"
+            # A cluster sends these to every process of a job; the main process must still get its last batch.
+            for number in (signal.SIGTERM, signal.SIGUSR1):
+                signal.signal(number, signal.SIG_IGN)
+        lanes = {lane: self.stream.lane(lane, self.num_lanes, position) for lane, position in self.positions.items()}
+        while True:
+            # None of them runs ahead into the next epoch while another is still in this one.
+            turns = deque(lanes)
+            while turns:
+                lane = turns.popleft()
+                items = []
+                for item in islice(lanes[lane], self.bundle):
+                    items.append(item)
+                    if item.sample is None:
+                        break
+                if not items:  # the last epoch is over
+                    return
+                if items[-1].sample is not None:
+                    turns.append(lane)
+                self._tokenize(items)
+                yield lane, items
+
+    def _tokenize(self, items: list[Item]) -> None:
+        samples = [item.sample for item in items if item.sample is not None]
+        if samples:
+            captions = [sample.pop("caption") for sample in samples]
+            tokens = self.stream.tokenizer(captions, truncation=True, max_length=77)["input_ids"]
+            for sample, ids in zip(samples, tokens, strict=True):
+                sample["input_ids"] = ids
 
 
-class StoredCodes:
-    """
-    Visual codes of a shard, made beforehand: `SHARD.codes.npz` with `keys` (n,), `codes` (n, patches), and `boxes`
-    (n, 4), the crops' left, top, right and bottom as shares of width and height.
-    """
+class Processes:
+    """What the processes of a run tell each other about their lanes; alone, a process talks to itself."""
 
-    def __init__(self, shard: str):
-        self.rows: dict[str, int] = {}
-        try:
-            with open_shard(codes_path(shard)) as file:
-                stored = np.load(io.BytesIO(file.read()), allow_pickle=False)
-                self.codes, self.boxes = stored["codes"], stored["boxes"]
-                self.rows = {key: row for row, key in enumerate(stored["keys"].tolist())}
-        except (ShardError, OSError, ValueError, KeyError):
-            return  # each sample is counted as one without codes
+    def __init__(self, device: torch.device | str = "cpu"):
+        self.device = device
 
-    def look_up(self, key: str) -> tuple[np.ndarray, tuple[float, float, float, float]]:
-        """Codes (patches,), int64, and crop of a sample. Raises [`SampleFault`] if there are none."""
-        row = self.rows.get(key)
-        if row is None:
-            raise SampleFault("missing_codes")
-        return self.codes[row].astype(np.int64), tuple(self.boxes[row].tolist())
+    def minimum(self, values: list[int]) -> list[int]:
+        """Element by element over all processes."""
+        if not is_distributed():
+            return values
+        tensor = torch.tensor(values, device=self.device)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MIN)
+        return tensor.tolist()
 
-
-def codes_path(shard: str) -> str:
-    """Where the stored codes of a shard lie."""
-    return f"{shard}.codes.npz"
+    def gather(self, value: Any) -> list[Any]:
+        """Any object of every process, in the order of their ranks."""
+        if not is_distributed():
+            return [value]
+        values: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(values, value)
+        return values
 
 
 class ImageTextLoader:
@@ -297,94 +272,248 @@ class ImageTextLoader:
 
     A batch has `pixels` (batch, image_size, image_size, 3), uint8 RGB; `codebook_pixels` likewise, if the codebook has
     a view of its own; `input_ids` and `attention_mask` (batch, length), int64; and, with masks, `bool_masked_pos`
-    (batch, patches), bool; with stored codes, `mim_targets` (batch, patches), int64.
+    (batch, patches), bool; with stored codes, `mim_targets` (batch, patches), int64. The last one may be smaller, in
+    all processes alike; up to `world_size - 1` samples are left out there (`left_out`).
 
-    Workers take turns, so the order of batches does not depend on their speed. It does depend on their number.
+    The global batches do not depend on the number of workers and processes, only on `seed`, `shuffle_block`,
+    `open_shards` and the size of the global batch. All methods are called by all processes together.
 
     Args:
         stream: What to read.
         num_workers: Loader processes; 0 reads in this one.
         pin_memory: Put batches into page-locked memory for a faster copy to a GPU.
+        processes: How this process talks to the others.
+
+    Attributes:
+        epoch: Passes over the data that are complete.
+        good: Good samples so far, of all processes.
+        faults: Bad samples and shards so far by kind, of this process; `state_dict` has the sum over all processes.
+        records: The same one by one; whoever stores them elsewhere may empty the list.
+        left_out: Good samples that the last batch could not share out.
     """
 
-    def __init__(self, stream: ImageTextStream, num_workers: int = 0, pin_memory: bool = False):
+    def __init__(
+        self,
+        stream: ImageTextStream,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        processes: Processes | None = None,
+    ):
         self.stream, self.num_workers, self.pin_memory = stream, num_workers, pin_memory
-        self._states = [asdict(StreamState()) for _ in range(max(1, num_workers))]
-        self._next = 0
+        self.processes = processes or Processes()
+        self.epoch = self.good = self.left_out = 0
+        self.faults: Counter[str] = Counter()
+        self.records: list[Fault] = []
+        self._good_before_epoch = self._next_lane = 0
+        self._names = shard_names(stream.shards)
+        self._positions: list[Position] = [(0, 0, 0)] * min(stream.open_shards, len(stream.shards))
 
     def __iter__(self) -> Iterator[Batch]:
-        turns = _Turns(self.stream, self._states, self._next)
-        # A generator of its own: a DataLoader would otherwise draw from the default one, which the model uses too.
-        loader = DataLoader(
-            turns,
-            batch_size=None,
-            num_workers=self.num_workers,
-            pin_memory=self.pin_memory,
-            generator=torch.Generator().manual_seed(self.stream.seed),
-        )
-        finished: set[int] = set()
-        for stream, state, batch in loader:
-            self._states[stream] = state
-            self._next = (stream + 1) % len(self._states)
-            if batch is not None:
-                yield batch
+        self._open_lanes()
+        try:
+            yield from self._batches()
+        finally:
+            self._sources.clear()  # ends the workers
+
+    def _batches(self) -> Iterator[Batch]:
+        stream = self.stream
+        while stream.num_epochs is None or self.epoch < stream.num_epochs:
+            owners, own = self._next_samples(stream.batch_size * stream.world_size)
+            share = len(owners) // stream.world_size
+            self.left_out = len(owners) - share * stream.world_size
+            self.good += share * stream.world_size
+            if share:
+                batch = stream.collate(self._shared_out(owners, own, share))
+                yield {name: value.pin_memory() for name, value in batch.items()} if self.pin_memory else batch
+
+    def _open_lanes(self) -> None:
+        stream, lanes = self.stream, range(self.stream.rank, len(self._positions), self.stream.world_size)
+        count = max(1, min(self.num_workers, len(lanes)))
+        prefetch = math.ceil(2 * stream.batch_size / (_BUNDLE * count))
+        self._queues: dict[int, deque[Item]] = {lane: deque() for lane in lanes}
+        self._sources: dict[int, Iterator[tuple[int, list[Item]]]] = {}
+        for worker in range(count):
+            own = lanes[worker::count]
+            reader = _LaneReader(stream, {lane: self._positions[lane] for lane in own}, len(self._positions))
+            if self.num_workers and own:
+                # One loader for each worker, because whose turn it is depends on which lanes are at their end.
+                source = iter(
+                    DataLoader(
+                        reader,
+                        batch_size=None,
+                        collate_fn=_as_it_is,
+                        num_workers=1,
+                        prefetch_factor=max(2, prefetch),
+                        # Of its own: it would otherwise draw from the default generator, which the model uses too.
+                        generator=torch.Generator().manual_seed(stream.seed),
+                    )
+                )
             else:
-                finished.add(stream)
-                if len(finished) == len(self._states):
-                    return
+                source = iter(reader)
+            self._sources.update(dict.fromkeys(own, source))
+
+    def _next_samples(self, count: int) -> tuple[list[int], list[tuple[int, dict[str, Any]]]]:
+        """
+        Up to `count` samples, fewer only at the very end: for each the process that read it, and those of this process
+        with their places.
+        """
+        owners: list[int] = []
+        own: list[tuple[int, dict[str, Any]]] = []
+        while True:
+            for lane in self._next_lanes(count - len(owners)):
+                if lane in self._queues:
+                    own.append((len(owners), self._consume(lane).sample))
+                owners.append(lane % self.stream.world_size)
+            if len(owners) == count:
+                return owners, own
+            for lane in self._queues:
+                self._consume(lane)
+            self.epoch, self._next_lane = self.epoch + 1, 0
+            self._positions = [(self.epoch, 0, 0)] * len(self._positions)
+            if self.epoch == self.stream.num_epochs:
+                return owners, own
+            good = self.good + len(owners)
+            if self.stream.num_epochs is None and good == self._good_before_epoch:
+                raise ValueError(
+                    f"Epoch {self.epoch - 1} had no usable sample (bad so far, in process {self.stream.rank}: "
+                    f"{dict(self.faults) or 'none'}): check the shards."
+                )
+            self._good_before_epoch = good
+
+    def _consume(self, lane: int) -> Item:
+        item = self._queues[lane].popleft()
+        self._positions[lane] = item.position
+        self.faults.update(fault.kind for fault in item.faults)
+        self.records += item.faults
+        return item
+
+    def _next_lanes(self, count: int) -> list[int]:
+        """The lanes of the next `count` samples in turn; fewer if the epoch has no more."""
+        num_lanes = len(self._positions)
+        horizon = math.ceil(count / num_lanes) + 1
+        while True:
+            left = self.processes.minimum(self._look_ahead(horizon))
+            taken = [0] * num_lanes
+            order: list[int] = []
+            lane, running = self._next_lane, {lane for lane, end in enumerate(left) if end}
+            while len(order) < count and running:
+                if lane in running:
+                    order.append(lane)
+                    taken[lane] += 1
+                    if taken[lane] == left[lane]:
+                        running.remove(lane)
+                lane = (lane + 1) % num_lanes
+            # A lane whose end is not in sight may end before what it was taken for.
+            if all(n <= horizon for n, end in zip(taken, left, strict=True) if end == _NOT_IN_SIGHT):
+                self._next_lane = lane
+                return order
+            horizon *= 2
+
+    def _look_ahead(self, horizon: int) -> list[int]:
+        """Samples that each lane still has in this epoch, as far as this process sees within the horizon."""
+        left = [_NOT_IN_SIGHT] * len(self._positions)
+        for lane, queue in self._queues.items():
+            while True:
+                end = next((place for place, item in enumerate(queue) if item.sample is None), None)
+                if end is not None:
+                    left[lane] = end
+                if end is not None or len(queue) >= horizon:
+                    break
+                other, items = next(self._sources[lane])
+                self._queues[other].extend(items)
+        return left
+
+    def _shared_out(self, owners: list[int], own: list[tuple[int, dict[str, Any]]], share: int) -> list[dict[str, Any]]:
+        """This process's equal share of the samples: its own first, then what others have too many of."""
+        stream = self.stream
+        total = share * stream.world_size
+        counts = Counter(owners[:total])
+        own = [(place, sample) for place, sample in own if place < total]
+        if max(counts.values()) > share:
+            offers = [offer for offers in self.processes.gather(own[share:]) for offer in offers]
+            offers.sort(key=lambda offer: offer[0])
+            start = sum(max(0, share - counts[rank]) for rank in range(stream.rank))
+            own = own[:share]
+            own += offers[start : start + share - len(own)]
+        return [sample for _, sample in own]
 
     def state_dict(self) -> dict[str, Any]:
-        """Position after the last batch that was taken, in plain numbers and strings."""
-        return {"next": self._next, "streams": [dict(state) for state in self._states]}
+        """Position after the last batch that was taken, in plain numbers and strings; the same in all processes."""
+        positions = [list(position) for position in self._positions]
+        own = {lane: positions[lane] for lane in range(self.stream.rank, len(positions), self.stream.world_size)}
+        faults: Counter[str] = Counter()
+        for theirs, counts in self.processes.gather((own, dict(self.faults))):
+            faults.update(counts)
+            for lane, position in theirs.items():
+                positions[lane] = position
+        return {
+            "epoch": self.epoch,
+            "next_lane": self._next_lane,
+            "good": self.good,
+            "good_before_epoch": self._good_before_epoch,
+            "faults": dict(sorted(faults.items())),
+            "positions": positions,
+            "shards": self._names,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
-        Goes on from a position. Takes effect at the next `iter()`.
+        Goes on from a position, with any number of workers and processes. Takes effect at the next `iter()`.
+
+        The shards are those of the saved position, in its order, wherever their folder lies now: one that is gone is
+        counted as missing, and one that is new is left out, both with a warning.
 
         Raises:
-            ValueError: If it was saved with another number of workers.
+            ValueError: If none of the shards is one of the saved position's.
         """
-        if len(state["streams"]) != len(self._states):
+        names = state["shards"]
+        shards, gone, new = _matched(names, self.stream.shards)
+        if len(gone) == len(names):
             raise ValueError(
-                f"The position was saved with {len(state['streams'])} loader workers and cannot be taken up with "
-                f"{len(self._states)}: set num_workers to the same number."
+                f"None of the {len(self.stream.shards)} shards is one of the {len(names)} that the position was saved "
+                f"with, such as {names[0]}: give the same shards, or start anew in another folder."
             )
-        self._states, self._next = [dict(stream) for stream in state["streams"]], state["next"]
-
-    @property
-    def epoch(self) -> int:
-        """Epoch of the fastest worker, from 0."""
-        return max(state["epoch"] for state in self._states)
-
-    @property
-    def good(self) -> int:
-        """Good samples so far."""
-        return sum(state["good"] for state in self._states)
-
-    @property
-    def faults(self) -> dict[str, int]:
-        """Bad samples and shards so far, by kind."""
-        return dict(sum((Counter(state["faults"]) for state in self._states), Counter()))
+        if gone and self.stream.rank == 0:
+            logger.warning("Shards that were there before are gone and count as missing: %s.", ", ".join(gone))
+        if new and self.stream.rank == 0:
+            logger.warning("Shards that were not there before are left out: %s.", ", ".join(new))
+        self.stream = dataclasses.replace(self.stream, shards=shards)
+        self._names = list(names)
+        self.epoch, self._next_lane = state["epoch"], state["next_lane"]
+        self.good, self._good_before_epoch = state["good"], state["good_before_epoch"]
+        self._positions = [tuple(position) for position in state["positions"]]
+        self.faults = Counter(state["faults"] if self.stream.rank == 0 else {})
 
 
-class _Turns(IterableDataset):
-    """The streams of one process. A DataLoader always asks its worker 0 first, so worker 0 is given the next stream."""
+def shard_names(shards: Sequence[str | Shard]) -> list[str]:
+    """Names of shards below their common folder: the same when the folder moves."""
+    paths = [path_of(shard).split("/") for shard in shards]
+    common = 0
+    while all(len(path) > common + 1 and path[common] == paths[0][common] for path in paths):
+        common += 1
+    return ["/".join(path[common:]) for path in paths]
 
-    def __init__(self, stream: ImageTextStream, states: list[dict], next_stream: int):
-        self.stream, self.states, self.next_stream = stream, states, next_stream
 
-    def __iter__(self) -> Iterator[tuple[int, dict, Batch | None]]:
-        worker = get_worker_info()
-        own = self.next_stream
-        if worker is not None:
-            # Workers are forks; without this the tokenizer warns that its threads do not survive a fork.
-            os.environ["TOKENIZERS_PARALLELISM"] = "false"
-            own = (worker.id + self.next_stream) % len(self.states)
-        state = StreamState(**{**self.states[own], "faults": dict(self.states[own]["faults"])})
-        num_streams = len(self.states) * self.stream.world_size
-        stream = self.stream.rank * len(self.states) + own
-        for after, batch in self.stream.batches(state, stream, num_streams):
-            yield own, after, batch
-        # A worker that ended would leave its turns to the others at a moment that depends on their speed.
-        while True:
-            yield own, after, None
+def _matched(names: list[str], shards: Sequence[str | Shard]) -> tuple[list[str | Shard], list[str], list[str]]:
+    """The shards that bear these names, in their order; the names of those that are gone; the paths of new ones."""
+    by_name = dict(zip(shard_names(shards), shards, strict=True))
+    by_end: dict[str, list[str | Shard]] = {}
+    for shard in shards:
+        parts = path_of(shard).split("/")
+        for start in range(len(parts)):
+            by_end.setdefault("/".join(parts[start:]), []).append(shard)
+    found: list[str | Shard] = []
+    gone = []
+    for name in names:
+        # With a shard gone, or several more, the common folder may be another one: then by the end of the path.
+        ends = by_end.get(name, [])
+        shard = by_name.get(name) or (ends[0] if len(ends) == 1 else None)
+        if shard is None:
+            gone.append(name)
+        found.append(shard or name)
+    known = {path_of(shard) for shard in found}
+    return found, gone, [path for path in map(path_of, shards) if path not in known]
+
+
+def _as_it_is(item: Any) -> Any:
+    return item

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..models.configuration_farl import FaRLConfig
+from .image_codebook import ImageCodebook
 
 # Dense 16-bit matrix throughput in FLOP/s, from the vendors' data sheets, by part of the device's name.
 _PEAK_FLOPS = {
@@ -25,8 +29,8 @@ _PEAK_FLOPS = {
 
 def training_flops(config: FaRLConfig, caption_length: int, use_itc: bool = True, use_mim: bool = True) -> float:
     """
-    Matrix-product FLOPs of one training sample: forward, and twice that backward. Recomputed activations and the
-    codebook do not count, as is usual for model FLOP utilisation.
+    Matrix-product FLOPs of one training sample: forward, and twice that backward. Recomputed activations do not count,
+    as is usual for model FLOP utilisation; for the codebook see [`codebook_flops`].
 
     Args:
         config: Of the model.
@@ -52,6 +56,18 @@ def _layer_flops(config, tokens: int) -> float:
     """Forward FLOPs of a transformer layer: four projections, the MLP, and the two products of attention."""
     width = config.hidden_size
     return 2 * tokens * (4 * width**2 + 2 * width * config.intermediate_size) + 4 * tokens**2 * width
+
+
+@cache
+def codebook_flops(codebook: ImageCodebook | None) -> float:
+    """FLOPs that a codebook takes for the codes of one image, measured once; 0 without one."""
+    if codebook is None:
+        return 0.0
+    buffers = [*codebook.parameters(), *codebook.buffers()] if isinstance(codebook, torch.nn.Module) else []
+    device = buffers[0].device if buffers else torch.device("cpu")
+    with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
+        codebook(torch.zeros(1, 3, codebook.view_size, codebook.view_size, device=device))
+    return float(counter.get_total_flops())
 
 
 def peak_flops(device: torch.device, mixed_precision: str) -> float | None:
