@@ -6,8 +6,9 @@ Speed and memory, side by side in one run with what people use otherwise.
     python scripts/benchmark.py all --json benchmark.json --markdown benchmark.md
 
 Suites: parsing and alignment (against the original's networks, written plainly), clip (against CLIPModel and
-open_clip), pretrain (against open_clip), data (against webdataset), pipeline (around the network), memory. The two
-sides compute the same, which is checked first, and take turns; times are medians, ratio is reference over ours.
+open_clip), pretrain (against open_clip), data (readers against webdataset, training faces against torchvision and
+OpenCV), pipeline (around the network), memory. The two sides compute the same, which is checked first, and take turns;
+times are medians, ratio is reference over ours.
 """
 
 import argparse
@@ -15,9 +16,11 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import torch
+from benchmarks.finetuning_suites import training_face_cases
 from benchmarks.measuring import Case, describe_machine, markdown_table, peak_memory, run_cases, write_json
 from benchmarks.network_suites import QUICK, Scale, clip_cases, dense_cases, memory_cases, pipeline_cases
 from benchmarks.pretraining_suites import data_cases, pretrain_cases
@@ -32,7 +35,8 @@ def cases_of(suite: str, quick: bool) -> Iterator[Case]:
     if suite in ("parsing", "alignment"):
         return dense_cases(suite, scale)
     if suite == "data":
-        return data_cases((128,), 200) if quick else data_cases()
+        readers = data_cases((128,), 200) if quick else data_cases()
+        return chain(readers, training_face_cases(96, 4) if quick else training_face_cases())
     return {"clip": clip_cases, "pretrain": pretrain_cases, "pipeline": pipeline_cases, "memory": memory_cases}[suite](
         scale
     )

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from benchmarks.finetuning_suites import training_face_cases
 from benchmarks.measuring import Case, Row, describe_machine, markdown_table, measure, write_json
 from benchmarks.network_suites import Scale, clip_cases, dense_cases, pipeline_cases, seeded_dense_model
 from benchmarks.pretraining_suites import data_cases, pretrain_cases
@@ -54,7 +55,7 @@ def test_every_suite_runs_and_compares_equals(suite):
         "alignment": lambda: dense_cases("alignment", SCALE),
         "clip": lambda: clip_cases(SCALE),
         "pretrain": lambda: pretrain_cases(SCALE, batch=2),
-        "data": lambda: data_cases((64,), 100),
+        "data": lambda: [*data_cases((64,), 100), *training_face_cases(96, 2)],
         "pipeline": lambda: pipeline_cases(SCALE, faces=2),
     }[suite]()
     for case in cases:
