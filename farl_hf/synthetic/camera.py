@@ -74,6 +74,7 @@ def sample_views(rng: np.random.Generator, config: SyntheticFaceConfig, count: i
             x, y = 0.5 + rng.uniform(-1, 1) * 0.6 * room, 0.48 + rng.uniform(-1, 1) * 0.6 * room
         else:
             x = (slots[i] + 0.5) / count + rng.uniform(-0.12, 0.12) / count
-            y = 0.45 + rng.uniform(-0.15, 0.15)
+            # Not so high that the body would end inside of the picture.
+            y = min(0.85, max(0.45 + rng.uniform(-0.15, 0.15), 1.02 - 2.5 * share))
         views.append(View(tuple(pose), body, (float(x), float(y)), float(share), focal))
     return views

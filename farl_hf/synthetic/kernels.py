@@ -48,6 +48,7 @@ class Seen:
     celebamask_hq: wp.int32
     depth: wp.float32
     normal: wp.vec3
+    lamps: wp.vec3
 
 
 @wp.func
@@ -167,9 +168,31 @@ def sky_light(scene: Scene, n: wp.vec3):
 
 
 @wp.func
+def lamps_seen(scene: Scene, at: wp.vec3, n: wp.vec3, wrap: float, jitter: float):
+    """How much of each of the (at most three) lamps a point sees: 1, 0, or a share through a lens."""
+    seen = wp.vec3(1.0, 1.0, 1.0)
+    for i in range(scene.lights.shape[0]):
+        to = wp.vec3(scene.lights[i, 0], scene.lights[i, 1], scene.lights[i, 2])
+        if scene.lights[i, 7] > 0.5 and wp.dot(n, to) > -wrap:
+            a = jitter * 6.2831853
+            r = 0.6 * scene.lights[i, 6] * wp.sqrt(wp.abs(wp.sin(jitter * 12.9898)))
+            side = wp.normalize(wp.cross(to, wp.vec3(0.31, 0.77, 0.55)))
+            other = wp.cross(to, side)
+            aim = wp.normalize(to + side * (r * wp.cos(a)) + other * (r * wp.sin(a)))
+            begin = at + n * 0.0012 + aim * 0.0008
+            if scene.lenses < 0.5:
+                if wp.mesh_query_ray_anyhit(scene.mesh, begin, aim, 1.0):
+                    seen[i] = 0.0
+            else:
+                hit = wp.mesh_query_ray(scene.mesh, begin, aim, 1.0)
+                if hit.result:
+                    seen[i] = wp.where(scene.parts[hit.face] == LENS, 0.7, 0.0)
+    return seen
+
+
+@wp.func
 def lit(
     scene: Scene,
-    at: wp.vec3,
     n: wp.vec3,
     view: wp.vec3,
     albedo: wp.vec3,
@@ -177,30 +200,15 @@ def lit(
     sharp: float,
     wrap: float,
     openness: float,
-    jitter: float,
+    lamps: wp.vec3,
 ):
+    """Colour of a surface under sky and lamps, of which it sees the shares `lamps`."""
     colour = wp.cw_mul(albedo, sky_light(scene, n)) * openness
     for i in range(scene.lights.shape[0]):
         to = wp.vec3(scene.lights[i, 0], scene.lights[i, 1], scene.lights[i, 2])
         power = wp.vec3(scene.lights[i, 3], scene.lights[i, 4], scene.lights[i, 5])
         facing = wp.dot(n, to)
         if facing > -wrap:
-            visible = float(1.0)
-            if scene.lights[i, 7] > 0.5:
-                size = scene.lights[i, 6]
-                a = jitter * 6.2831853
-                r = 0.6 * size * wp.sqrt(wp.abs(wp.sin(jitter * 12.9898)))
-                side = wp.normalize(wp.cross(to, wp.vec3(0.31, 0.77, 0.55)))
-                other = wp.cross(to, side)
-                aim = wp.normalize(to + side * (r * wp.cos(a)) + other * (r * wp.sin(a)))
-                begin = at + n * 0.0012 + aim * 0.0008
-                if scene.lenses < 0.5:
-                    if wp.mesh_query_ray_anyhit(scene.mesh, begin, aim, 1.0):
-                        visible = 0.0
-                else:
-                    hit = wp.mesh_query_ray(scene.mesh, begin, aim, 1.0)
-                    if hit.result:
-                        visible = wp.where(scene.parts[hit.face] == LENS, 0.7, 0.0)
             diffuse = wp.max(0.0, (facing + wrap) / (1.0 + wrap))
             # Light that went through skin is redder.
             soft = wp.max(0.0, (facing + wrap * 2.5) / (1.0 + wrap * 2.5))
@@ -210,7 +218,7 @@ def lit(
             fresnel = 1.0 + 3.0 * wp.pow(1.0 - wp.max(0.0, wp.dot(n, -view)), 4.0)
             if facing < 0.0:
                 shine = 0.0
-            colour += wp.cw_mul(power, wp.cw_mul(albedo, spread) + wp.vec3(shine * fresnel)) * visible
+            colour += wp.cw_mul(power, wp.cw_mul(albedo, spread) + wp.vec3(shine * fresnel)) * lamps[i]
     return colour
 
 
@@ -291,8 +299,11 @@ def cloth(table: wp.array(dtype=wp.float32, ndim=2), p: int, c: wp.vec3):
 
 
 @wp.func
-def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: int):
-    """What one ray sees; with `labels` it goes on behind glasses until both label sets are known."""
+def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: int, known_lamps: wp.vec3):
+    """
+    What one ray sees. With `labels` it looks for the lamps, and goes on behind glasses until both label sets are known;
+    without, the lamps seen by the pixel's first ray will do.
+    """
     seen = Seen()
     seen.colour = wp.vec3(0.0)
     seen.alpha = 0.0
@@ -303,6 +314,7 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
     seen.depth = 1.0e6  # with fast arithmetic there is no infinity
     table = scene.table
     through = wp.vec3(1.0)
+    lamps = wp.vec3(known_lamps[0], known_lamps[1], known_lamps[2])
     have_colour = int(0)
     have_lapa = int(0)
     have_celeb = int(0)
@@ -364,7 +376,7 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                     solid = 0
                     if have_colour == 0:
                         glint = float(0.0)
-                        shine = lit(scene, at, n, ray, wp.vec3(0.0), 0.8, 90.0, 0.0, 1.0, jitter)
+                        shine = lit(scene, n, ray, wp.vec3(0.0), 0.8, 90.0, 0.0, 1.0, wp.vec3(1.0))
                         mirror = ray - n * (2.0 * wp.dot(ray, n))
                         facing = wp.pow(1.0 - wp.abs(wp.dot(n, ray)), 3.0) * 0.5 + table[p, 46]
                         back = wp.cw_mul(sky_light(scene, mirror), wp.vec3(facing)) + shine * 0.35
@@ -579,7 +591,9 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
 
                 if solid == 1:
                     if have_colour == 0:
-                        colour = lit(scene, at, n, ray, albedo, gloss, sharp, wrap, open_sky, jitter)
+                        if labels == 1:
+                            lamps = lamps_seen(scene, at, n, wrap, jitter)
+                        colour = lit(scene, n, ray, albedo, gloss, sharp, wrap, open_sky, lamps)
                         seen.colour += wp.cw_mul(through, colour)
                         seen.alpha = 1.0
                         seen.depth = t * ray[2]
@@ -598,6 +612,7 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                         if have_lapa == 0 and part != FRAME and part != EARRING and part != NECKLACE:
                             seen.lapa = lapa
                             have_lapa = 1
+    seen.lamps = lamps
     if have_colour == 0:
         # Only lenses: the background shines through.
         seen.alpha = 1.0 - (through[0] + through[1] + through[2]) / 3.0
@@ -621,10 +636,11 @@ def cast_rays(
     celebamask_hq: wp.array(dtype=wp.uint8),
     depth: wp.array(dtype=wp.float32),
     normal: wp.array(dtype=wp.vec3),
+    lamps: wp.array(dtype=wp.vec3),
     finer: wp.array(dtype=wp.vec4),
 ):
     """
-    With `first`, one ray through the middle of each pixel; else four more through pixels where neighbours differ. One
+    With `first`, one ray through the middle of each pixel; else three more through pixels where neighbours differ. One
     kernel for both, as its compilation takes most of a minute.
     """
     i = wp.tid()
@@ -644,18 +660,21 @@ def cast_rays(
                 contrast = wp.abs(other[0] - mine[0]) + wp.abs(other[1] - mine[1]) + wp.abs(other[2] - mine[2])
                 if contrast > 0.4 * (mine[0] + mine[1] + mine[2]) + 0.06:
                     differs += 1
-    rays = wp.where(first == 1, 1, wp.where(differs > 0, 4, 0))
+    rays = wp.where(first == 1, 1, wp.where(differs > 0, 3, 0))
     total = wp.vec4(0.0)
+    if first == 0:
+        total = mine * 0.25
     for k in range(rays):
-        # A rotated grid.
-        ox = wp.where(k == 0, -0.125, wp.where(k == 1, 0.375, wp.where(k == 2, -0.375, 0.125)))
-        oy = wp.where(k == 0, -0.375, wp.where(k == 1, -0.125, wp.where(k == 2, 0.125, 0.375)))
+        # Around the middle, where the first ray went.
+        ox = wp.where(k == 0, -0.31, wp.where(k == 1, 0.36, -0.05))
+        oy = wp.where(k == 0, -0.23, wp.where(k == 1, -0.15, 0.38))
         if first == 1:
             ox = 0.0
             oy = 0.0
         ray = ray_of(camera, float(x) + ox, float(y) + oy)
-        seen = trace(scene, wp.vec3(0.0), ray, hash1(x * 4 + k, y, int(camera[3]) + first), first)
-        total += wp.vec4(seen.colour[0], seen.colour[1], seen.colour[2], seen.alpha) / float(rays)
+        seen = trace(scene, wp.vec3(0.0), ray, hash1(x, y, int(camera[3])), first, lamps[i])
+        weight = wp.where(first == 1, 1.0, 0.25)
+        total += wp.vec4(seen.colour[0], seen.colour[1], seen.colour[2], seen.alpha) * weight
         if first == 1:
             # The part in the lowest four bits (15 on the background), then the label, then the person.
             part[i] = wp.where(seen.part < 0, 15, seen.part) + 16 * seen.celebamask_hq + 1024 * (seen.person + 1)
@@ -663,6 +682,7 @@ def cast_rays(
             celebamask_hq[i] = wp.uint8(seen.celebamask_hq)
             depth[i] = seen.depth
             normal[i] = seen.normal
+            lamps[i] = seen.lamps
     if first == 1:
         colour[i] = total
     elif rays > 0:

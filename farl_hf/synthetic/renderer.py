@@ -171,8 +171,9 @@ def render(
     celebamask_hq = warp.zeros(pixels, dtype=warp.uint8, device=where)
     depth = warp.zeros(pixels, dtype=warp.float32, device=where)
     normal = warp.zeros(pixels, dtype=warp.vec3, device=where)
+    lamps_seen = warp.zeros(pixels, dtype=warp.vec3, device=where)
     camera = warp.vec4(float(focal), (size - 1) / 2, (size - 1) / 2, float(seed % 65536))
-    outputs = [colour, part, lapa, celebamask_hq, depth, normal, finer]
+    outputs = [colour, part, lapa, celebamask_hq, depth, normal, lamps_seen, finer]
     for first in (1, 0):
         warp.launch(kernels.cast_rays, dim=pixels, inputs=[world, camera, size, first, *outputs], device=where)
     smooth = finer.numpy().reshape(size, size, 4)
