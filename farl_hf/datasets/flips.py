@@ -64,7 +64,7 @@ _KNOWN_NAMES = {
 }
 _OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
 # Class ids of a left and a right part, see `labels.py`.
-_LABEL_PAIRS = {"lapa": (11, [(2, 3), (4, 5)]), "celebamask_hq": (19, [(4, 5), (6, 7), (8, 9)])}
+_LABEL_PAIRS: dict[str, tuple[int, list[Iterable[int]]]] = {"lapa": (11, [(2, 3), (4, 5)]), "celebamask_hq": (19, [(4, 5), (6, 7), (8, 9)])}
 
 
 def flip_permutation(layout: int | str) -> list[int]:

@@ -106,7 +106,7 @@ def augment_colours(image: torch.Tensor, config: AugmentationConfig, rng: np.ran
         noise = torch.from_numpy(rng.random(image.shape, dtype=np.float32))
         image = (1 - weight) * image + weight * noise
     if config.colour_jitter:
-        image = jitter_colours(image, rng.uniform(-config.colour_jitter, config.colour_jitter, 3))
+        image = jitter_colours(image, rng.uniform(-config.colour_jitter, config.colour_jitter, 3).tolist())
     if rng.random() < config.grey:
         image = to_grey(image)
     if config.gamma:

@@ -8,7 +8,7 @@ RUNS = ("paper (ep16, best on test)", "ep16, last epoch", "ep64, best on test", 
 
 Row = tuple[float | None, float | None, float | None, float | None]
 
-_LAPA = {
+_LAPA: dict[str, Row] = {
     "background": (99.246, 99.198, 99.278, 99.22),
     "skin": (98.0, 97.962, 98.035, 97.979),
     "right eyebrow": (92.697, 92.706, 92.761, 92.634),
@@ -22,7 +22,7 @@ _LAPA = {
     "hair": (96.524, 96.321, 96.656, 96.404),
     "fg_mean": (93.878, 93.815, 94.044, 93.899),
 }
-_CELEBAMASK_HQ = {
+_CELEBAMASK_HQ: dict[str, Row] = {
     "background": (96.897, 96.721, 96.898, 96.709),
     "neck": (92.45, 92.233, 92.537, 92.175),
     "skin": (96.741, 96.558, 96.736, 96.558),
@@ -44,7 +44,7 @@ _CELEBAMASK_HQ = {
     "necklace": (69.715, 66.023, 69.775, 63.644),
     "fg_mean": (89.562, 88.736, 89.574, 88.576),
 }
-_WFLW = {
+_WFLW: dict[str, dict[str, Row]] = {
     "all": {
         "inter_ocular": (3.964, 3.98, 3.882, 4.048),
         "fr_inter_ocular_10": (1.76, 1.84, 1.44, 1.88),

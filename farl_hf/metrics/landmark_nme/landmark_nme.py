@@ -21,5 +21,5 @@ class LandmarkNME(evaluate.Metric):
 
     def _compute(self, predictions: list, references: list, dataset: str, boxes: list | None = None) -> dict:
         metric = Accumulator(dataset)
-        metric.update(np.asarray(predictions), np.asarray(references), boxes)
+        metric.update(np.asarray(predictions), np.asarray(references), None if boxes is None else np.asarray(boxes))
         return metric.compute()
