@@ -8,9 +8,35 @@ import sys
 from collections.abc import Sequence
 
 from ..version import __version__
-from . import convert, export_code, publish, synthesize
+from . import (
+    align,
+    analyze,
+    attributes,
+    convert,
+    detect,
+    env,
+    export_code,
+    info,
+    parse,
+    publish,
+    synthesize,
+    zeroshot,
+)
 
-SUBCOMMANDS = (convert, export_code, publish, synthesize)
+SUBCOMMANDS = (
+    analyze,
+    parse,
+    align,
+    attributes,
+    zeroshot,
+    detect,
+    convert,
+    export_code,
+    publish,
+    synthesize,
+    info,
+    env,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,13 +57,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns the exit code, 2 for bad input."""
+    """Runs the command; returns the exit code, 2 for bad input, 130 after Ctrl-C."""
     arguments = build_parser().parse_args(argv)
     try:
         return arguments.run(arguments)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}".encode("utf-8", "backslashreplace").decode("utf-8"), file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

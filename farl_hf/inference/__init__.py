@@ -1,5 +1,6 @@
 """
-From photos to faces: detection, faster and smaller networks for prediction, export to other runtimes.
+From photos to faces: detection, pipelines, the one answer `Faces` and its drawing, faster and smaller networks for
+prediction, export to other runtimes.
 
-May import `synthetic`, `datasets`, `metrics` and `models`; not training.
+May import `weights`, `synthetic`, `datasets`, `metrics` and `models`; not training.
 """

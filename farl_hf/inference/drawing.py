@@ -113,6 +113,13 @@ def colour_labels(label_map: np.ndarray, label_names: Sequence[str]) -> Image.Im
     return Image.fromarray(palette(label_names)[label_map])
 
 
+def labels_picture(label_map: np.ndarray, label_names: Sequence[str]) -> Image.Image:
+    """A (height, width) uint8 map of class ids as a picture of mode "P": ids as pixel values, seen in their colours."""
+    picture = Image.fromarray(np.ascontiguousarray(label_map, dtype=np.uint8)).convert("L")
+    picture.putpalette(palette(label_names).ravel().tolist())
+    return picture
+
+
 def draw_faces(
     image: Image.Image | np.ndarray,
     faces: Faces,
@@ -255,4 +262,4 @@ def _with_legend(photo: Image.Image, colours: np.ndarray, names: Sequence[str]) 
     return sheet
 
 
-__all__ = ["LANDMARK_LINES", "PALETTE", "colour_labels", "draw_faces", "line_width", "palette"]
+__all__ = ["LANDMARK_LINES", "PALETTE", "colour_labels", "draw_faces", "labels_picture", "line_width", "palette"]

@@ -219,9 +219,7 @@ class FacePipeline(Pipeline):
             if threshold is not None and faces.scores is not None:
                 faces = faces[faces.scores >= threshold]
             faces = faces[_usable(faces)]
-        if max_faces is not None and len(faces) > max_faces:
-            area = np.prod(faces.boxes[:, 2:] - faces.boxes[:, :2], axis=1)
-            faces = faces[np.sort(np.argsort(-area, kind="stable")[:max_faces])]
+        faces = faces.largest(max_faces)
         if faces.points is None and any(part.wants_points for part in self.parts):
             faces = faces.replace(points=self._find_points(image, faces.boxes))
         pixels = to_rgb_tensor(image, index) if len(faces) else None

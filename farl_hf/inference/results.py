@@ -163,6 +163,13 @@ class Faces:
         """The same faces with some fields replaced, as `dataclasses.replace` does."""
         return replace(self, **changes)
 
+    def largest(self, count: int | None) -> "Faces":
+        """At most `count` faces, those with the largest boxes, in the same order; `None` keeps all."""
+        if count is None or len(self) <= count:
+            return self
+        area = np.prod(self.boxes[:, 2:] - self.boxes[:, :2], axis=1)
+        return self[np.sort(np.argsort(-area, kind="stable")[:count])]
+
     def _arrays(self) -> Iterator[tuple[str, np.ndarray]]:
         return ((name, value) for name in _PER_FACE if (value := getattr(self, name)) is not None)
 

@@ -1,0 +1,32 @@
+"""`farl detect PATH...`: photos -> boxes and five points of their faces."""
+
+import argparse
+from typing import Any
+
+from .photos import NOTES, add_photo_arguments, run_on_photos
+
+NAME, SUMMARY = "detect", "photos -> boxes and five points of their faces"
+DESCRIPTION = f"""\
+Find the faces of photos: boxes, five points (eyes, nose tip, mouth corners) and scores.
+
+{NOTES}"""
+EXAMPLES = """\
+examples:
+  farl detect photo.jpg
+  farl detect photos --write json --threshold 0.9
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_photo_arguments(parser, (), ("json", "csv", "pictures"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    def find() -> Any:
+        from ..inference.detection import YuNetDetector
+
+        detector = YuNetDetector(arguments.detector, arguments.threshold)
+        return lambda photos: (detector.detect(photo).largest(arguments.max_faces) for photo in photos)
+
+    settings = {key: getattr(arguments, key) for key in ("detector", "threshold", "max_faces")}
+    return run_on_photos(arguments, NAME, find, settings)

@@ -1,0 +1,25 @@
+"""`farl parse PATH...`: photos -> label maps of the parts of faces."""
+
+import argparse
+
+from .photos import NOTES, add_photo_arguments, run_on_photos, task_finder
+
+NAME, SUMMARY = "parse", "photos -> label maps of the parts of faces"
+DESCRIPTION = f"""\
+Find the faces of photos and label every pixel of them: skin, brows, eyes, nose, lips, hair.
+
+{NOTES}"""
+EXAMPLES = """\
+examples:
+  farl parse photo.jpg
+  farl parse photos --model farl-celebamask_hq --output maps --write labels
+"""
+TASKS = ("parsing",)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_photo_arguments(parser, TASKS, ("json", "csv", "pictures", "labels"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return run_on_photos(arguments, NAME, *task_finder(arguments, TASKS))
