@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .results import Faces, upright_photo
+from .results import Faces, Photo, upright_photo
 
 # RGB of each class of LaPa and CelebAMask-HQ. Found by random search for the largest least distance in OKLab, as normal
 # eyes see it and as protanopes and deuteranopes do; tests/inference/test_drawing.py computes the distances.
@@ -121,7 +121,7 @@ def labels_picture(label_map: np.ndarray, label_names: Sequence[str]) -> Image.I
 
 
 def draw_faces(
-    image: Image.Image | np.ndarray,
+    image: Photo,
     faces: Faces,
     *,
     boxes: bool = True,
@@ -136,7 +136,7 @@ def draw_faces(
     A copy of the photo with what is known about its faces.
 
     Args:
-        image: The photo, PIL or (height, width, 3) uint8.
+        image: The photo: PIL, (height, width, 3) uint8, or a path.
         faces: Of this photo.
         boxes: Draw the boxes.
         labels: Colour the label maps, with `opacity` in [0, 1] over the photo, and `outlines` around the regions.

@@ -3,16 +3,15 @@
 import base64
 import io
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-if TYPE_CHECKING:
-    import supervision
-
+Photo = Image.Image | np.ndarray | str | os.PathLike
 # Type, and shape after the axis of faces (None: any length), of every field that has one entry per face.
 _PER_FACE: dict[str, tuple[type, tuple[int | None, ...]]] = {
     "boxes": (np.float32, (4,)),
@@ -220,18 +219,18 @@ class Faces:
         """[`to_dict`] as one line of JSON."""
         return json.dumps(self.to_dict(label_maps), allow_nan=False)
 
-    def draw(self, image: Image.Image | np.ndarray, **options: Any) -> Image.Image:
-        """A copy of the photo with these faces drawn on it, see [`drawing.draw_faces`] for the options."""
+    def draw(self, image: Photo, **options: Any) -> Image.Image:
+        """A copy of the photo with these faces drawn on it, see [`drawing.draw_faces`] for photo and options."""
         from .drawing import draw_faces
 
         return draw_faces(image, self, **options)
 
-    def crop(self, image: Image.Image | np.ndarray, size: int = 256, face_scale: float = 0.8) -> list[Image.Image]:
+    def crop(self, image: Photo, size: int = 256, face_scale: float = 0.8) -> list[Image.Image]:
         """
         One upright square picture per face: turned by the five points, or cut around the box where there are none.
 
         Args:
-            image: The photo, PIL or (height, width, 3) uint8.
+            image: The photo: PIL, (height, width, 3) uint8, or a path.
             size: Side of the pictures in pixels.
             face_scale: Share of the picture's side that the box's longer side takes.
 
@@ -241,7 +240,7 @@ class Faces:
         photo = upright_photo(image, self)
         return [_upright_square(photo, face, size, face_scale) for face in self]
 
-    def to_supervision(self) -> "supervision.Detections":
+    def to_supervision(self) -> Any:
         """
         The faces as `supervision.Detections` (pip install supervision): boxes, scores, track ids, and in `data` the
         points, landmarks and head poses that are known.
@@ -256,13 +255,15 @@ class Faces:
         return supervision.Detections(xyxy=self.boxes, confidence=self.scores, tracker_id=self.track_ids, data=data)
 
 
-def upright_photo(image: Image.Image | np.ndarray, faces: Faces) -> Image.Image:
+def upright_photo(image: Photo, faces: Faces) -> Image.Image:
     """
     A copy of the photo in RGB, turned upright by its EXIF tag, as the faces were found in it.
 
     Raises:
         ValueError: If it has another size than the photo that the faces are of.
     """
+    if isinstance(image, str | os.PathLike):
+        image = Image.open(image)
     photo = ImageOps.exif_transpose(image) if isinstance(image, Image.Image) else Image.fromarray(image)
     if (photo.height, photo.width) != faces.image_size:
         raise ValueError(f"The photo is {photo.width} x {photo.height} pixels, these faces are of another: {faces!r}.")
@@ -328,4 +329,4 @@ def _upright_square(photo: Image.Image, face: Faces, size: int, face_scale: floa
     return photo.transform((size, size), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
 
 
-__all__ = ["Faces", "upright_photo"]
+__all__ = ["Faces", "Photo", "upright_photo"]
