@@ -18,6 +18,7 @@ from farl_hf.inference.export import (
     LANDMARK_TOLERANCE,
     export_int8_onnx,
     export_onnx,
+    export_openvino,
     export_program,
     exportable,
     onnx_difference,
@@ -106,6 +107,18 @@ def test_int8(model_class, tmp_path):
         export_int8_onnx(model, path, pixel_values[:0])
     with pytest.raises(ValueError, match="takes a task model"):
         export_int8_onnx(random_model(FaRLModel), path, pixel_values)
+
+
+def test_openvino(tmp_path):
+    openvino = pytest.importorskip("openvino")
+    model = random_model(FaRLForFaceParsing)
+    path = export_openvino(model, tmp_path / "model.xml")
+    network = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    pixel_values = torch.randn(3, 3, 48, 48)
+    with torch.no_grad():
+        expected = model(pixel_values=pixel_values).logits
+    found = torch.from_numpy(network({"pixel_values": pixel_values.numpy()})["logits"])
+    assert float((found - expected).abs().max() / expected.abs().max()) < 1e-5
 
 
 def test_export_leaves_the_mode(tmp_path):
