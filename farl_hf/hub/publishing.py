@@ -23,7 +23,7 @@ from safetensors import safe_open
 from ..models.configuration_farl import FaRLConfig
 from ..models.tokenization import build_processor
 from .cards import Measurement, measurements, write_eval_results, write_model_card
-from .remote_code import AUTO_CLASSES, export_remote_code
+from .remote_code import AUTO_CLASSES, PIPELINES, export_remote_code
 
 # What a training folder has that a repository needs. Checkpoints, optimizer states and logs stay at home.
 _CARRIED = (
@@ -62,7 +62,7 @@ _LOCAL_PATH = re.compile(
 )
 # Names of users that are nobody's.
 _COMMON_USERS = {"root", "user", "admin", "ubuntu", "runner", "jovyan", "nobody", "docker", "test", "farl"}
-# Scanned for the above. The vocabulary is CLIP's own, and code is compared with the package's.
+# Scanned for the above. The vocabulary is CLIP's own.
 _SCANNED = (".json", ".md", ".yaml", ".yml", ".txt", ".html", ".csv")
 _NOT_SCANNED = ("tokenizer.json", "vocab.json", "merges.txt")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz")
@@ -135,7 +135,7 @@ def assemble(
                 f"{source} has no preprocessor_config.json: save the crop recipe beside the model with "
                 "FaRLFaceImageProcessor(...).save_pretrained(folder)."
             )
-        build_processor(config.image_size).save_pretrained(output)
+        build_processor(config.image_size, config.text_config.vocab_size).save_pretrained(output)
     if not is_adapter:
         export_remote_code(output)
     results = [json.loads(Path(path).read_text()) for path in evaluations]
@@ -221,7 +221,7 @@ def find_problems(folder: str | Path, repo_id: str, base_folder: str | Path | No
     folder = Path(folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     problems = [problem for path in files for problem in _problems_of_file(path, path.relative_to(folder), repo_id)]
-    problems += _problems_of_card(folder)
+    problems += _problems_of_code(folder) + _problems_of_card(folder)
     if not problems:
         problems += _problems_of_loading(folder, base_folder)
     return problems
@@ -427,9 +427,7 @@ def _problems_of_file(path: Path, name: Path, repo_id: str) -> list[str]:
     if path.suffix in _PICKLES:
         return [f"{name} can hold a pickle, which runs code where it is opened: publish safetensors."]
     if path.suffix == ".py":
-        ours = Path(__file__).parents[1] / "models" / path.name
-        same = ours.is_file() and ours.read_bytes() == path.read_bytes()
-        return [] if same else [f"{name} is not the code of this package."]
+        return []
     if path.suffix in _PICTURES:
         with Image.open(path) as image:
             kept = [key for key in image.info if key in ("exif", "comment", "xmp", "Software", "Author", "Comment")]
@@ -450,6 +448,21 @@ def _problems_of_file(path: Path, name: Path, repo_id: str) -> list[str]:
     users = {_user(), Path.home().name} - _COMMON_USERS - {repo_id.split("/")[0], ""}
     problems += [f"{name} holds the user name {user}." for user in users if re.search(rf"\b{re.escape(user)}\b", text)]
     return problems
+
+
+def _problems_of_code(folder: Path) -> list[str]:
+    """Files of code that are not what [`export_remote_code`] writes."""
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.py")}
+    exported: dict[str, bytes] = {}
+    if found and (folder / "config.json").is_file():
+        with tempfile.TemporaryDirectory() as scratch:
+            for path in folder.glob("*.json"):
+                shutil.copyfile(path, Path(scratch) / path.name)
+            paths = export_remote_code(scratch)
+            exported = {path.name: path.read_bytes() for path in paths if path.suffix == ".py"}
+    return [
+        f"{name} is not the code of this package." for name, code in sorted(found.items()) if exported.get(name) != code
+    ]
 
 
 def _user() -> str:
@@ -480,10 +493,10 @@ def _problems_of_card(folder: Path) -> list[str]:
     return problems
 
 
-# Run in a process of its own. Arguments: folder, Auto class, with/without the package, folder of an adapter.
+# Run in a process of its own. Arguments: folder, Auto class, with/without the package, folder of an adapter, pipeline.
 _PREDICT = """
 import sys
-folder, auto_class, package, adapter = sys.argv[1:5]
+folder, auto_class, package, adapter, task = sys.argv[1:6]
 if package == "without":
     class Missing:
         def find_spec(self, name, path=None, target=None):
@@ -526,6 +539,9 @@ with torch.no_grad():
         elif processor.align is not None:
             face = {"face_points": [[[[60.0, 65.0], [100.0, 65.0], [80.0, 90.0], [65.0, 110.0], [95.0, 110.0]]]]}
         inputs = processor([picture], return_tensors="pt", **face)
+        if not adapter:
+            found = transformers.pipeline(task, model=folder, **options)([picture], **face)
+            assert len(found) == 1 and len(found[0]) == 1, found
         outputs = model(inputs["pixel_values"])
         if auto_class == "AutoModelForSemanticSegmentation":
             (labels,) = processor.post_process_semantic_segmentation(outputs, inputs["face_transforms"])
@@ -548,29 +564,26 @@ def _problems_of_loading(folder: Path, base_folder: str | Path | None) -> list[s
             path = adapter / "adapter_config.json"
             base = str(Path(base_folder).resolve())
             _write_json(path, {**json.loads(path.read_text()), "base_model_name_or_path": base})
-            auto_class = _auto_class(FaRLConfig.from_pretrained(adapter / "task_config"))
-            error, _ = _predict(folder, auto_class, "with", adapter)
+            error, _ = _predict(folder, FaRLConfig.from_pretrained(adapter / "task_config"), "with", adapter)
             return [error] if error else []
-    auto_class = _auto_class(FaRLConfig.from_pretrained(folder))
-    errors, answers = zip(*(_predict(folder, auto_class, package) for package in ("with", "without")), strict=True)
+    config = FaRLConfig.from_pretrained(folder)
+    errors, answers = zip(*(_predict(folder, config, package) for package in ("with", "without")), strict=True)
     problems = [error for error in errors if error]
     if not problems and not _close(*answers):
         problems.append(f"The answers with and without the package differ: {answers[0]} and {answers[1]}.")
     return problems
 
 
-def _auto_class(config: FaRLConfig) -> str:
-    return next(iter(AUTO_CLASSES[(config.architectures or ["FaRLModel"])[0]]))
-
-
-def _predict(folder: Path, auto_class: str, package: str, adapter: Path | str = "") -> tuple[str, list[float]]:
+def _predict(folder: Path, config: FaRLConfig, package: str, adapter: Path | str = "") -> tuple[str, list[float]]:
     """One prediction in a clean process: what went wrong, if anything, and some numbers of the answer."""
+    architecture = (config.architectures or ["FaRLModel"])[0]
+    auto_class, (task, _) = next(iter(AUTO_CLASSES[architecture])), PIPELINES.get(architecture, ("", ""))
     with tempfile.TemporaryDirectory() as home:
         keep = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
         environment = {name: os.environ[name] for name in keep if name in os.environ}
         environment |= {"HF_HOME": home, "HF_HUB_OFFLINE": "1", "HOME": home, "USERPROFILE": home}
         environment["PYTHONPATH"] = str(Path(__file__).parents[2])
-        command = [sys.executable, "-c", _PREDICT, str(folder.resolve()), auto_class, package, str(adapter)]
+        command = [sys.executable, "-c", _PREDICT, str(folder.resolve()), auto_class, package, str(adapter), task]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=home, check=False)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]

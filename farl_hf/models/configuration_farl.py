@@ -196,6 +196,10 @@ class FaRLConfig(PreTrainedConfig):
     classifier_dropout: int | float = 0.0
 
     def __post_init__(self, **kwargs):
+        if not __name__.startswith("transformers_modules"):
+            # The package's own pipelines are registered; those of a folder would ask for trust, and a model that is
+            # tuned from it would name code that its folder lacks.
+            kwargs.pop("custom_pipelines", None)
         for name, config_class in self.sub_configs.items():
             value = getattr(self, name)
             if not isinstance(value, PreTrainedConfig):

@@ -23,6 +23,8 @@ from farl_hf.hub.publishing import PublishingError, assemble, find_problems, pub
 from farl_hf.models.tokenization import build_processor
 
 ROOT = Path(__file__).parents[2]
+# What the pipelines' code needs beside the models'.
+PIPELINE_FILES = ("detection", "drawing", "flips", "head_pose", "labels", "results")
 
 
 def tiny_config(**options) -> farl_hf.FaRLConfig:
@@ -95,9 +97,11 @@ def files_of(folder: Path) -> set[str]:
 
 
 def test_repository_is_complete(repository):
-    code = {path.name for path in Path(farl_hf.__file__).parent.glob("models/*_farl.py")}
-    assert "modeling_farl.py" in code
-    assert files_of(repository) == code | {
+    found = files_of(repository)
+    code = {name for name in found if name.endswith(".py")}
+    models = {path.name for path in Path(farl_hf.__file__).parent.glob("models/*_farl.py")}
+    assert code == models | {"pipelines.py", *(f"{name}.py" for name in PIPELINE_FILES)}
+    assert found == code | {
         ".eval_results/lapa.yaml",
         "README.md",
         "config.json",
@@ -199,6 +203,16 @@ def test_missing_code_is_seen(repository, tmp_path):
 def no_loading(monkeypatch):
     """Leaves out the clean processes, which take seconds each."""
     monkeypatch.setattr(publishing, "_problems_of_loading", lambda folder, base_folder: [])
+
+
+def test_pipelines_of_a_folder_need_no_trust_with_the_package(repository, tmp_path):
+    config = json.loads((repository / "config.json").read_text())
+    assert config["custom_pipelines"] == {
+        "face-parsing": {"impl": "pipelines.FaceParsingPipeline", "pt": ["AutoModelForSemanticSegmentation"]}
+    }
+    model = farl_hf.FaRLForFaceParsing.from_pretrained(repository)
+    model.save_pretrained(tmp_path)
+    assert "custom_pipelines" not in json.loads((tmp_path / "config.json").read_text())
 
 
 def test_user_names_are_seen(repository, tmp_path, monkeypatch, no_loading):
