@@ -224,7 +224,7 @@ def export_int8_onnx(
 
 def export_openvino(model: FaRLPreTrainedModel, path: str | Path) -> Path:
     """
-    A task model for OpenVINO, through Transformers' exporter. Needs `pip install openvino`.
+    A task model for OpenVINO, through Transformers' exporter. Needs the extra `openvino`.
 
     On CPUs with bf16 instructions OpenVINO computes in bf16 unless it is compiled with `INFERENCE_PRECISION_HINT` f32:
     logits are then within 1e-6 of the model's, else within 1e-2.
@@ -240,7 +240,7 @@ def export_openvino(model: FaRLPreTrainedModel, path: str | Path) -> Path:
         import openvino
         from transformers.exporters import OpenVINOConfig, OpenVINOExporter
     except ImportError:
-        raise ImportError("Writing OpenVINO files needs it: pip install openvino.") from None
+        raise ImportError("Writing OpenVINO files needs it: pip install 'farl_hf[openvino]'.") from None
     _, inputs, _ = exportable(model)
     # Transformers' exporter takes the model itself, whose other inputs are optional.
     shapes = {"pixel_values": {0: Dim.AUTO}}
