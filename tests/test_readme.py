@@ -51,6 +51,7 @@ def workplace(tmp_path_factory):
     labels = {"id2label": {0: "background", 1: "skin", 2: "hair"}}
     for name, model_class, options in (
         ("farl-lapa", farl_hf.FaRLForFaceParsing, labels),
+        ("farl-wflw", farl_hf.FaRLForFaceAlignment, {"num_landmarks": 98}),
         ("farl-ibug300w", farl_hf.FaRLForFaceAlignment, {"num_landmarks": 68}),
         ("farl-celeba", farl_hf.FaRLForImageClassification, labels),
     ):
@@ -60,15 +61,15 @@ def workplace(tmp_path_factory):
     model = farl_hf.FaRLForFaceAlignment.from_pretrained(folder / "farl-base", num_landmarks=98, **small)
     add_adapter(model, ("pyramid", "heatmap_head"), rank=2).save_pretrained(folder / "wflw-lora")
     model.config.save_pretrained(folder / "wflw-lora" / TASK_CONFIG_FOLDER)
-    noise = np.random.default_rng(0).integers(0, 256, (120, 100, 3), dtype=np.uint8)
-    for name in ("face.jpg", "photo.jpg", "group.jpg"):
+    noise = np.random.default_rng(0).integers(0, 256, (260, 240, 3), dtype=np.uint8)
+    for name in ("face.jpg", "photo.jpg", "group.jpg", "empty.jpg"):
         Image.fromarray(noise).save(folder / name)
     return folder
 
 
 def run(code: str, line: int, folder: Path) -> str:
     """What a block prints, run by itself in the workplace."""
-    if re.search(r"farl_hf\.(pretrained|analyze)", code) and not WEIGHTS.is_file():
+    if re.search(r"farl_hf\.(pretrained|analyze)|AnalyzeBatch|boxes=", code) and not WEIGHTS.is_file():
         pytest.skip("needs the package's weights")
     printed = io.StringIO()
     with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
