@@ -231,7 +231,7 @@ class Results:
         """Writes everything about a photo."""
         from ..inference.photo_files import written_whole
 
-        if "pictures" in self.forms:
+        if "pictures" in self.forms and photo is not None:
             with written_whole(self._path("pictures", name, ".jpg"), "wb") as target:
                 faces.draw(photo, legend=True).save(target, format="JPEG", quality=92)
         if "labels" in self.forms and faces.label_map is not None:

@@ -3,6 +3,7 @@
 import argparse
 import os
 from dataclasses import fields
+from typing import Any
 
 from ..synthetic.config import EFFECTS, SyntheticFaceConfig
 
@@ -85,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="sets of other seeds share no picture (default: 0)")
     parser.add_argument("--num-workers", type=int, metavar="NUM", help="processes that draw (default: all cores)")
     group = parser.add_argument_group("what is drawn")
-    defaults = {field.name: field.default for field in fields(SyntheticFaceConfig)}
+    defaults: dict[str, Any] = {field.name: field.default for field in fields(SyntheticFaceConfig)}
     for name, (values, meaning) in _SETTINGS.items():
         default = defaults[name]
         several = isinstance(default, tuple)

@@ -312,7 +312,7 @@ def _dual_encoder_names(config: FaRLConfig, has_mim: bool) -> NameTable:
 
 
 def _vision_names(config: FaRLConfig, prefix: str, pooling: bool) -> NameTable:
-    table = {
+    table: NameTable = {
         f"{prefix}class_embedding": ("vision_model.embeddings.class_embedding",),
         f"{prefix}conv1.weight": ("vision_model.embeddings.patch_embedding.weight",),
         f"{prefix}positional_embedding": ("vision_model.embeddings.position_embedding.weight",),
@@ -416,7 +416,7 @@ def _convert_to_clip(
             _convert_to_farl(source, Path(scratch), config, dtype, use_ema)
             return _convert_to_clip(scratch, folder, None, dtype, use_ema)
     config = AutoConfig.from_pretrained(source)
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for part in sorted(source.glob("model*.safetensors")):
         tensors |= load_file(part)
     try:

@@ -50,7 +50,7 @@ def load_celeba(data_dir: str | Path, split: str, skip_bad: bool = False, strict
             "attributes": {name: datasets.Value("bool") for name in CELEBA_ATTRIBUTES},
         }
     )
-    columns = {name: [] for name in features}
+    columns: dict[str, list] = {name: [] for name in features}
     wanted = str(list(COUNTS).index(split))
     for name in (name for name, (part,) in partition.items() if part == wanted):
         if name not in attributes or name not in points:

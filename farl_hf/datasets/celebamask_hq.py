@@ -62,7 +62,7 @@ def load_celebamask_hq(
             ),
         }
     )
-    columns = {name: [] for name in features}
+    columns: dict[str, list] = {name: [] for name in features}
     hq_index = _read_mapping(mapping, partition, bad)
     # The original's order, on which its few-shot subsets depend.
     for index in (hq_index[file] for file, part in partition.items() if part == split and file in hq_index):

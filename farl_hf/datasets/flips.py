@@ -64,7 +64,10 @@ _KNOWN_NAMES = {
 }
 _OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
 # Class ids of a left and a right part, see `labels.py`.
-_LABEL_PAIRS: dict[str, tuple[int, list[Iterable[int]]]] = {"lapa": (11, [(2, 3), (4, 5)]), "celebamask_hq": (19, [(4, 5), (6, 7), (8, 9)])}
+_LABEL_PAIRS: dict[str, tuple[int, list[Iterable[int]]]] = {
+    "lapa": (11, [(2, 3), (4, 5)]),
+    "celebamask_hq": (19, [(4, 5), (6, 7), (8, 9)]),
+}
 
 
 def flip_permutation(layout: int | str) -> list[int]:
@@ -78,9 +81,11 @@ def flip_permutation(layout: int | str) -> list[int]:
     Raises:
         ValueError: If there is no table for the layout.
     """
-    if layout in _CHAINS:
+    count: int
+    chains: Sequence[Iterable[int]]
+    if isinstance(layout, int) and layout in _CHAINS:
         count, chains = layout, _CHAINS[layout]
-    elif layout in _LABEL_PAIRS:
+    elif isinstance(layout, str) and layout in _LABEL_PAIRS:
         count, chains = _LABEL_PAIRS[layout]
     else:
         raise ValueError(f"No flip table for {layout!r}: choose one of {[*_CHAINS, *_LABEL_PAIRS]}.")

@@ -45,7 +45,7 @@ def load_lapa(data_dir: str | Path, split: str, skip_bad: bool = False, strict: 
             "face_points": points_feature(5),
         }
     )
-    columns = {name: [] for name in features}
+    columns: dict[str, list] = {name: [] for name in features}
     for image in sorted(require(root / "images", SOURCE).glob("*.jpg")):
         try:
             labels = require(root / "labels" / f"{image.stem}.png", SOURCE)

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def read_landmark_csv(path: Path, bad: BadSamples) -> list[OwnFace]:
     for number, row in enumerate(rows, start=2):
         try:
             landmarks = np.array([float(row[name]) for name in points], dtype=np.float32).reshape(-1, 2)
-            box = tuple(float(row[name]) for name in box_names) or None
+            box: Any = tuple(float(row[name]) for name in box_names) or None
         except (ValueError, TypeError) as error:
             bad.report(ValueError(f"{path}, line {number}: {error}."))
             continue
@@ -126,7 +127,7 @@ def read_attribute_csv(path: Path, bad: BadSamples) -> tuple[list[str], dict[str
     names = [name for name in (rows[0] if rows else ()) if name != "image"]
     answers = {}
     for number, row in enumerate(rows, start=2):
-        values = [_ANSWERS.get((row[name] or "").strip().lower()) for name in names]
+        values: list[Any] = [_ANSWERS.get((row[name] or "").strip().lower()) for name in names]
         if None in values:
             name = names[values.index(None)]
             bad.report(ValueError(f"{path}, line {number}: {name} is {row[name]!r}, not 1 or 0."))

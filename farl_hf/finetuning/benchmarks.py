@@ -65,8 +65,13 @@ class Benchmark:
         return FaRLFaceImageProcessor(size=image_size, convention=convention, **crop)
 
 
-_PARSING = {"augmentation": PARSING_AUGMENTATION, "head_lr": 1e-3, "paper_epochs": 300, "validation_split": "val"}
-_ALIGNMENT = {"augmentation": ALIGNMENT_AUGMENTATION, "head_lr": 1e-2}
+_PARSING: dict[str, Any] = {
+    "augmentation": PARSING_AUGMENTATION,
+    "head_lr": 1e-3,
+    "paper_epochs": 300,
+    "validation_split": "val",
+}
+_ALIGNMENT: dict[str, Any] = {"augmentation": ALIGNMENT_AUGMENTATION, "head_lr": 1e-2}
 # 300W and WFLW show 1 / 0.8 of the HRNet box, AFLW-19 its own box (`face_alignment/trainers/*.yaml`).
 _HRNET_CROP = {"align": "box", "target_face_scale": 0.8}
 
@@ -154,7 +159,7 @@ def own_benchmark(
     def load(source: str, split: str, skip_bad: bool = False, strict: bool = False) -> datasets.Dataset:
         return load_own_data(source, split, columns, skip_bad, task.column)
 
-    settings = {
+    settings: dict[str, dict[str, Any]] = {
         "parsing": {"augmentation": PARSING_AUGMENTATION, "head_lr": 1e-3},
         "alignment": {"augmentation": replace(ALIGNMENT_AUGMENTATION, scale_mean=target_face_scale), "head_lr": 1e-2},
         "attributes": {"augmentation": ATTRIBUTE_AUGMENTATION, "head_lr": 1e-3},

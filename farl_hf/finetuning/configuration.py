@@ -79,6 +79,7 @@ class FinetuneConfig:
         """The benchmark, or own data as one."""
         if self.dataset != "own":
             return get_benchmark(self.dataset)
+        assert not isinstance(self.columns, str)  # see `__post_init__`
         return own_benchmark(self._own_task(), self.align, self.columns, self.target_face_scale or 1.0)
 
     def _own_task(self) -> FaceTask:

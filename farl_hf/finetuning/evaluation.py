@@ -198,7 +198,7 @@ def open_evaluation(
         FileNotFoundError: If the model or a file of the data set is missing.
         ValueError: If the data set is unknown or empty, or the model is in memory and has no processor.
     """
-    benchmark = None if dataset == "own" else get_benchmark(dataset)
+    benchmark: Any = None if dataset == "own" else get_benchmark(dataset)
     if isinstance(model, nn.Module):
         model = model if device is None else model.to(device)
     else:

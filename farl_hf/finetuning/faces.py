@@ -330,7 +330,8 @@ class EvaluationFaces(torch.utils.data.Dataset):
                 crop = processor(image)
             else:
                 keyword = "boxes" if processor.align == "box" else "face_points"
-                crop = processor(image, **{keyword: annotation[None] + pixel_centre(processor.convention)})
+                given: dict[str, Any] = {keyword: annotation[None] + pixel_centre(processor.convention)}
+                crop = processor(image, **given)
         except ValueError as error:
             raise ValueError(f"{self.faces.describe(index)}: {error}") from error
         return {

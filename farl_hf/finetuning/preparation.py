@@ -46,7 +46,7 @@ def build_model(config: FinetuneConfig, benchmark: Benchmark) -> tuple[nn.Module
         if config.preset is not None:
             model = task.model_class(FaRLConfig.from_preset(config.preset, **options))
         else:
-            model = task.model_class.from_pretrained(model_folder(config.model), **options)
+            model = task.model_class.from_pretrained(model_folder(_start(config)), **options)
         if config.tuning == "lora":
             model = add_adapter(model, task.head_modules, config.lora_rank, config.base_name)
         elif config.tuning == "frozen":
@@ -55,6 +55,11 @@ def build_model(config: FinetuneConfig, benchmark: Benchmark) -> tuple[nn.Module
     image_size = (model.get_base_model() if isinstance(model, PeftModel) else model).config.image_size
     convention = config.convention or ("farl" if image_size == 448 else "facer")
     return model, benchmark.processor(image_size, convention, config.target_face_scale)
+
+
+def _start(config: FinetuneConfig) -> str:
+    assert config.model is not None  # `FinetuneConfig` asks for a model or a preset
+    return config.model
 
 
 def _model_options(config: FinetuneConfig, benchmark: Benchmark) -> dict:
@@ -70,10 +75,11 @@ def _model_options(config: FinetuneConfig, benchmark: Benchmark) -> dict:
         if config.preset is not None:
             start = FaRLConfig.from_preset(config.preset)
         else:
-            start = FaRLConfig.from_pretrained(model_folder(config.model))
+            start = FaRLConfig.from_pretrained(model_folder(_start(config)))
         # A model that is aligned already keeps its own.
         if benchmark.task.model_class.__name__ not in (start.architectures or []):
             options["heatmap_size"] = heatmap_size(image_size or start.image_size)
+    assert not isinstance(config.model_options, str)  # see `FinetuneConfig`
     return options | (config.model_options or {})
 
 

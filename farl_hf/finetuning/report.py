@@ -92,7 +92,7 @@ def draw_rows(evaluation: Evaluation, scores: Sequence[tuple[float, int]]) -> Im
     device = next(model.parameters()).device
     strips = []
     for score, index in scores:
-        crop = EvaluationFaces(faces)[index]
+        crop: Any = EvaluationFaces(faces)[index]
         outputs = model(pixel_values=crop["pixel_values"][None].to(device))
         (prediction,) = faces.task.predict(outputs, faces.processor, [replace(crop["transform"], image_index=0)])
         image, *_ = faces.read(index)

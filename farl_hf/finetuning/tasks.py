@@ -164,7 +164,8 @@ class ParsingTask(FaceTask):
     def predict(
         self, outputs: Any, processor: FaRLFaceImageProcessor, transforms: Sequence[FaceTransform]
     ) -> list[np.ndarray]:
-        return [labels.cpu().numpy() for labels in processor.post_process_semantic_segmentation(outputs, transforms)]
+        maps: list[Any] = processor.post_process_semantic_segmentation(outputs, transforms)
+        return [labels.cpu().numpy() for labels in maps]
 
     def update_metric(
         self, metric: FaceParsingF1, prediction: np.ndarray, target: np.ndarray, box: np.ndarray | None

@@ -41,6 +41,9 @@ class FaRLTrainer(Trainer):
         ValueError: If nothing trains, or `optim` of the arguments makes its own groups of parameters.
     """
 
+    lr_scheduler: Any
+    control: Any
+
     def __init__(
         self,
         model: nn.Module,
@@ -104,9 +107,10 @@ class FaRLTrainer(Trainer):
             super().save_model(output_dir, _internal_call)
             return
         if _internal_call and self.args.should_save:
-            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            folder = Path(output_dir or self.args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
             raw = {name: tensor.contiguous() for name, tensor in moving_tensors(self.model).items()}
-            save_file(raw, Path(output_dir) / RAW_WEIGHTS)
+            save_file(raw, folder / RAW_WEIGHTS)
         with self.ema.applied(self.model):
             super().save_model(output_dir, _internal_call)
 

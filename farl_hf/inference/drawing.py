@@ -175,7 +175,7 @@ def _colour_regions(
     photo: Image.Image, label_map: np.ndarray, colours: np.ndarray, opacity: float, outline: int
 ) -> Image.Image:
     """The photo under colours where the map is not background; only the rows and columns that have such are touched."""
-    rows, columns = label_map.any(axis=1).nonzero()[0], label_map.any(axis=0).nonzero()[0]
+    rows, columns = np.flatnonzero(label_map.any(axis=1)), np.flatnonzero(label_map.any(axis=0))
     if len(rows) == 0:
         return photo
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
@@ -239,7 +239,7 @@ def _write_words(draw: ImageDraw.ImageDraw, faces: Faces, i: int, photo_size: tu
     x1, y1, x2, y2 = draw.multiline_textbbox((0, 0), text, font=font)
     x = min(max(0, right + 4), photo_size[0] - (x2 - x1) - 2)
     y = min(max(0, top), photo_size[1] - (y2 - y1) - 2)
-    stroke = 1 if font.size < 14 else 2
+    stroke = 1 if getattr(font, "size", 9) < 14 else 2
     draw.multiline_text(
         (max(0, x), max(0, y)), text, font=font, fill=(255, 255, 255), stroke_width=stroke, stroke_fill=_HALO
     )

@@ -93,7 +93,7 @@ def written_whole(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """A file that appears under its name when all of it is written, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    options = {} if "b" in mode else {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+    options: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
     try:
         with open(temporary, mode, **options) as file:
             yield file

@@ -92,8 +92,9 @@ class FacePipeline(Pipeline):
             self.model.float()  # half precision is slower than single on a CPU
         if convention is not None:
             pixel_centre(convention)  # raises if it is unknown
-            self.image_processor = copy.copy(self.image_processor)
-            self.image_processor.convention = convention
+            processor: Any = copy.copy(self.image_processor)
+            processor.convention = convention
+            self.image_processor = processor
         self.aligned = self.image_processor.align is None if aligned is None else aligned
         self._detector, self._points_from = detector, points_from
 
@@ -148,7 +149,8 @@ class FacePipeline(Pipeline):
             ((key, values),) = known.items()
             if not isinstance(images, Sized) or len(values) != len(images):
                 raise ValueError(f"{key} must be a list with one entry for each image of a list.")
-            images = ({"image": image, key: value} for image, value in zip(images, values, strict=True))
+            photos: Any = images
+            images = ({"image": image, key: value} for image, value in zip(photos, values, strict=True))
             return list(self._run(images, settings))
         results = self._run(images, settings)
         return list(results) if isinstance(images, Sequence) else results
@@ -213,7 +215,7 @@ class FacePipeline(Pipeline):
         if given is not None:
             faces = _given_faces(known[given], given, size, index)
         elif self.aligned:
-            faces = Faces(size, [[0, 0, image.width - 1, image.height - 1]])
+            faces = Faces(size, np.array([[0, 0, image.width - 1, image.height - 1]]))
         else:
             faces = (detector or self.detector).detect(image)
             if threshold is not None and faces.scores is not None:
@@ -232,7 +234,8 @@ class FacePipeline(Pipeline):
         if not isinstance(self._points_from, FaceAlignmentPipeline):
             source = self._points_from or _tiny_alignment()
             self._points_from = open_pipeline(FaceAlignmentPipeline, source, device=self.device)
-        return self._points_from.points_in_boxes(image, boxes)
+        pipeline: Any = self._points_from
+        return pipeline.points_in_boxes(image, boxes)
 
     @property
     def wants_points(self) -> bool:
@@ -264,6 +267,7 @@ class FacePipeline(Pipeline):
                 inputs = processor([pixels], boxes=[faces.boxes])
             else:
                 # The processor counts in its own convention, `Faces` in pixel indices.
+                assert faces.points is not None
                 inputs = processor([pixels], face_points=[faces.points + pixel_centre(processor.convention)])
         except ValueError as error:
             # The processor speaks of the only image that it was given.

@@ -314,7 +314,7 @@ def sample(images: torch.Tensor, coordinates: torch.Tensor, convention: str, mod
     Returns:
         (batch, channels, ...) of the coordinates' shape, bilinear or `mode="nearest"`.
     """
-    grid = grid_for_sampling(coordinates, *images.shape[-2:], convention).to(images.dtype)
+    grid = grid_for_sampling(coordinates, images.shape[-2], images.shape[-1], convention).to(images.dtype)
     return nn.functional.grid_sample(images, grid, mode=mode, padding_mode="zeros", align_corners=False)
 
 

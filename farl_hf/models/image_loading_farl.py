@@ -6,13 +6,14 @@ coordinates found in a photo fit the pixels that are cut out of it.
 import base64
 import io
 import os
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from huggingface_hub import get_session
 from PIL import Image, ImageOps
 
-ImageLike = Image.Image | np.ndarray | torch.Tensor | str | os.PathLike
+ImageLike: TypeAlias = Image.Image | np.ndarray | torch.Tensor | str | os.PathLike
 
 # Pillow's single-channel modes with more than eight bits, which its own `convert("RGB")` would cut off at 255.
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")

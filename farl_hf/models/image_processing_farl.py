@@ -154,7 +154,7 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
         if not 0 <= warp_factor <= 1:
             raise ValueError(f"warp_factor is {warp_factor}: it lies between 0 and 1.")
         pixel_centre(convention)
-        self.align = align
+        self.align: str | None = align
         self.size = size
         self.warp_factor = warp_factor
         self.target_face_scale = target_face_scale
@@ -369,7 +369,7 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
             sizes = target_sizes or [tuple(logits.shape[-2:])] * len(logits)
             if len(sizes) != len(logits):
                 raise ValueError(f"There are {len(logits)} images in the batch but {len(sizes)} target_sizes.")
-            sizes = [tuple(map(int, size)) for size in sizes]
+            sizes = [(int(height), int(width)) for height, width in sizes]
             face_transforms = FaceTransforms([_whole_transform(i, size) for i, size in enumerate(sizes)], sizes)
         elif target_sizes is not None:
             sizes = _image_sizes(face_transforms)
@@ -377,7 +377,8 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
                 raise ValueError(f"There are {len(sizes)} photos but {len(target_sizes)} target_sizes.")
             for t in face_transforms:
                 if t.whole:
-                    sizes[t.image_index] = tuple(map(int, target_sizes[t.image_index]))
+                    height, width = target_sizes[t.image_index]
+                    sizes[t.image_index] = int(height), int(width)
             face_transforms = FaceTransforms(
                 [_whole_transform(t.image_index, sizes[t.image_index]) if t.whole else t for t in face_transforms],
                 sizes,
@@ -397,6 +398,7 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
             face = _segment_face(face_logits, transform)
             x1, y1, x2, y2 = face.box
             part = maps[transform.image_index][y1:y2, x1:x2]
+            assert face.labels is not None
             part.copy_(torch.where(face.labels > 0, face.labels.long(), part))
         if not return_segmentation_scores:
             return maps

@@ -154,6 +154,7 @@ class FaRLVisionEmbeddings(nn.Module):
         position_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
         if inputs_embeds is None:
+            assert pixel_values is not None
             height, width = pixel_values.shape[-2:]
             expected = self.config.image_size
             if not interpolate_pos_encoding and (height != expected or width != expected):
@@ -307,7 +308,7 @@ class FaRLPreTrainedModel(PreTrainedModel):
 
     config: FaRLConfig
     base_model_prefix = "farl"
-    input_modalities = ("image", "text")
+    input_modalities: tuple[str, ...] = ("image", "text")
     supports_gradient_checkpointing = True
     # Trainer must not rescale our losses, which are means over the batch, by the gradient accumulation steps.
     accepts_loss_kwargs = False
@@ -328,7 +329,7 @@ class FaRLPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
         factor = self.config.initializer_factor
-        vision_config = getattr(self.config, "vision_config", self.config)
+        vision_config: Any = getattr(self.config, "vision_config", self.config)
         if isinstance(module, FaRLVisionEmbeddings):
             std = module.config.hidden_size**-0.5 * factor
             init.normal_(module.class_embedding, std=std)
@@ -912,6 +913,7 @@ class FaRLForFaceParsing(FaRLDenseModel):
             ValueError: If labels have the wrong shape or an id out of range.
         """
         maps, outputs = self._feature_maps(pixel_values, interpolate_pos_encoding, **kwargs)
+        assert pixel_values is not None  # checked by `_feature_maps`
         head_logits = self.decode_head(maps)
         size = output_size or self.config.output_size or tuple(pixel_values.shape[-2:])
         size = (size, size) if isinstance(size, int) else tuple(size)
@@ -1003,6 +1005,7 @@ class FaRLForFaceAlignment(FaRLDenseModel):
             ValueError: If labels have the wrong shape or are not finite.
         """
         maps, outputs = self._feature_maps(pixel_values, interpolate_pos_encoding, **kwargs)
+        assert pixel_values is not None  # checked by `_feature_maps`
         heatmaps = self.heatmap_head(maps)
         landmarks = landmarks_from_heatmaps(heatmaps.float().sigmoid())
         output = FaRLFaceAlignmentOutput(landmarks=landmarks, heatmaps=heatmaps)

@@ -46,7 +46,8 @@ def build_clip_tokenizer(vocab_size: int = 49408) -> CLIPTokenizer:
 @cache
 def _merges() -> tuple[tuple[str, str], ...]:
     lines = gzip.decompress(MERGES_FILE.read_bytes()).decode().splitlines()
-    return tuple(tuple(line.split(" ")) for line in lines)
+    pairs = (line.split(" ") for line in lines)
+    return tuple((first, second) for first, second in pairs)
 
 
 def build_processor(image_size: int = 224, vocab_size: int = 49408) -> FaRLProcessor:

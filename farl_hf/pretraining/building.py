@@ -57,7 +57,8 @@ def parameter_groups(model: nn.Module, weight_decay: float, decay_all: bool) -> 
     Trainable parameters for AdamW. Without `decay_all` only matrices decay: norms, biases, position tables, class and
     mask token and the temperature do not.
     """
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             is_matrix = parameter.ndim >= 2 and "position_embedding" not in name

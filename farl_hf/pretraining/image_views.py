@@ -123,6 +123,7 @@ class ImageViews:
             raise SampleFault("bad_metadata") from error
         if not all(map(math.isfinite, (left, top, right, bottom))):
             raise SampleFault("bad_metadata")
+        assert self.face_crop_scale is not None
         side = min(max(right - left, bottom - top, _SMALLEST_SIDE) * rng.uniform(*self.face_crop_scale), width, height)
         left = min(max((left + right - side) / 2, 0), width - side)
         top = min(max((top + bottom - side) / 2, 0), height - side)

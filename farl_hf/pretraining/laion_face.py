@@ -94,7 +94,7 @@ def _row(sample: RawSample) -> dict[str, Any]:
         metadata: dict[str, Any] | None = parse_metadata(sample.metadata)
     except SampleFault:
         metadata = None
-    text = sample.metadata
+    text: Any = sample.metadata
     if isinstance(text, bytes):
         text = text.decode(errors="replace")
     elif text is not None:

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,7 +158,7 @@ class Pretraining:
             config.keep_steps,
         )
         # What has a state beside weights and optimizer.
-        self.parts = {
+        self.parts: dict[str, Any] = {
             "data": self.loader,
             "records": self.records,
             "stability": self.stability,
@@ -203,7 +203,7 @@ class Pretraining:
             self.faults.update(final=True)
             return self._finish()
 
-    def _step_batches(self) -> Iterator[Batch]:
+    def _step_batches(self) -> Generator[Batch]:
         """This process's share of each global batch, on the device. Ends with the data, in all processes at once."""
         for batch in self.loader:
             yield {name: value.to(self.accelerator.device, non_blocking=True) for name, value in batch.items()}
@@ -271,6 +271,7 @@ class Pretraining:
         bar.set_postfix({name: f"{entry[name]:.4g}" for name in shown if name in entry})
 
     def _run_probe(self) -> None:
+        assert self.probe is not None
         accuracy = self.probe(self.accelerator, self.objective)
         self.records.write({"step": self.step, "zero_shot_accuracy": accuracy})
 
@@ -386,9 +387,9 @@ class Pretraining:
         views = ImageViews(
             vision.image_size,
             codebook_size,
-            crop_scale=tuple(config.crop_scale),
+            crop_scale=_pair(config.crop_scale),
             flip=config.horizontal_flip,
-            face_crop_scale=None if config.face_crop_scale is None else tuple(config.face_crop_scale),
+            face_crop_scale=None if config.face_crop_scale is None else _pair(config.face_crop_scale),
         )
         grid = vision.image_size // vision.patch_size
         stream = ImageTextStream(
@@ -416,7 +417,7 @@ def _what_to_read(
 ) -> tuple[list[str | Shard], int | None]:
     """The shards, and the number of samples in all of them where the data set says it."""
     if dataset is None and config.train_dataset is None:
-        return list(expand_shards(config.train_shards)), None
+        return [*expand_shards(config.train_shards)], None
     name = config.train_dataset or "dataset"
     if dataset is None:
         dataset = datasets.load_dataset(name, config.train_dataset_config, split=config.split, streaming=True)
@@ -424,7 +425,12 @@ def _what_to_read(
     samples = len(dataset) if isinstance(dataset, datasets.Dataset) else None
     if samples is None and config.train_dataset is not None and config.split in (dataset.info.splits or {}):
         samples = dataset.info.splits[config.split].num_examples or None
-    return list(dataset_shards(dataset, columns, name)), samples
+    return [*dataset_shards(dataset, columns, name)], samples
+
+
+def _pair(values: Sequence[float]) -> tuple[float, float]:
+    low, high = values
+    return low, high
 
 
 def _check_earlier_run(config: PretrainConfig, output_dir: Path) -> None:

@@ -186,7 +186,9 @@ def split_batch(batch: Batch, chunk_size: int | None) -> list[Batch]:
 
 def model_inputs(batch: Batch, codebook: ImageCodebook | None) -> dict[str, torch.Tensor]:
     """A reader's batch as the objective takes it; without a codebook the targets stay as they are in the batch."""
-    inputs = {name: batch[name] for name in ("input_ids", "bool_masked_pos", "mim_targets") if name in batch}
+    inputs: dict[str, torch.Tensor] = {
+        name: batch[name] for name in ("input_ids", "bool_masked_pos", "mim_targets") if name in batch
+    }
     pixels = scaled_pixels(batch["pixels"])
     inputs["pixel_values"] = clip_normalised(pixels)
     if codebook is not None and "bool_masked_pos" in batch and "mim_targets" not in batch:

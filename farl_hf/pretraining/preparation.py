@@ -164,7 +164,7 @@ def samples_from_folder(folder: str | Path) -> Iterator[RawSample]:
         yield RawSample(
             key=path.relative_to(folder).with_suffix("").as_posix(),
             image=path.read_bytes(),
-            captions=caption.read_text(errors="replace").splitlines() if caption.exists() else [],
+            captions=[*caption.read_text(errors="replace").splitlines()] if caption.exists() else [],
             metadata=metadata.read_bytes() if metadata.exists() else None,
         )
 
@@ -232,7 +232,10 @@ def _write_tar(path: Path, samples: list[RawSample], shard_number: int) -> None:
             captions = usable_captions(sample, metadata)
             if len(captions) > 1:
                 metadata["captions"] = captions
-            extension = Image.open(io.BytesIO(sample.image)).format.lower().replace("jpeg", "jpg").replace("mpo", "jpg")
+            assert sample.image is not None  # samples without were left out
+            extension = (
+                str(Image.open(io.BytesIO(sample.image)).format).lower().replace("jpeg", "jpg").replace("mpo", "jpg")
+            )
             members = {extension: sample.image, "txt": captions[0].encode(), "json": json.dumps(metadata).encode()}
             for ending, content in members.items():
                 info = tarfile.TarInfo(f"{shard_number:05d}{index:04d}.{ending}")
@@ -291,7 +294,7 @@ def verify_shards(patterns: str | Sequence[str]) -> ShardReport:
             for sample in read_shard(shard):
                 kind = sample_fault(sample)
                 if kind is None:
-                    digest = hashlib.blake2b(sample.image, digest_size=12).digest()
+                    digest = hashlib.blake2b(sample.image or b"", digest_size=12).digest()
                     kind = "duplicate" if digest in seen else None
                     seen.add(digest)
                     good += 1
@@ -342,7 +345,7 @@ def _central_views(shard: str, views: ImageViews) -> Iterator[tuple[str, Box, np
     """Key, crop and the codebook's view of the good samples of a shard, as far as it can be read."""
     try:
         for sample in read_shard(shard):
-            if sample_fault(sample) is None:
+            if sample_fault(sample) is None and sample.image is not None:
                 image, orientation = open_image(sample.image)
                 width, height = image.size if orientation < 5 else image.size[::-1]
                 left, top = (1 - min(width, height) / width) / 2, (1 - min(width, height) / height) / 2

@@ -90,12 +90,13 @@ class Records:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.history = list(state["history"])
         window = state["window"]
-        self._totals, self._steps, self._samples = dict(window["totals"]), window["steps"], window["samples"]
+        self._totals: dict[str, float] = dict(window["totals"])
+        self._steps, self._samples = window["steps"], window["samples"]
         self._caption_tokens, self._data_wait = window["caption_tokens"], window["data_wait"]
         self._seconds_before = window["seconds"]
 
     def _start_window(self) -> None:
-        self._totals: dict[str, float] = {}
+        self._totals = {}
         self._steps = self._samples = self._caption_tokens = 0
         self._data_wait = self._seconds_before = 0.0
         self._started = time.perf_counter()

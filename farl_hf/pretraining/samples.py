@@ -66,7 +66,7 @@ def parse_metadata(metadata: bytes | dict[str, Any] | None) -> dict[str, Any]:
         raise SampleFault("bad_metadata")
     metadata = metadata or {}
     if isinstance(metadata.get("faces"), str):  # img2dataset keeps a column as it stands in the parquet file
-        return {**metadata, "faces": parse_metadata(f'{{"faces": {metadata["faces"]}}}')["faces"]}
+        return {**metadata, "faces": parse_metadata(f'{{"faces": {metadata["faces"]}}}'.encode())["faces"]}
     return metadata
 
 

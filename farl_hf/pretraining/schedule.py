@@ -60,10 +60,11 @@ def plan_schedule(
                 f"{unknown[0]}), and the length of the schedule and of the warm-up depends on them: give "
                 "samples_per_epoch, or both max_steps and warmup_steps."
             )
-        samples = sum(counts)
-    total = config.max_steps or math.ceil(samples * config.num_epochs / global_batch_size)
+        samples = sum(count for count in counts if count is not None)
+    epoch = samples or 0  # not asked for where it is unknown
+    total = config.max_steps or math.ceil(epoch * config.num_epochs / global_batch_size)
     warmup = config.warmup_steps
     if warmup is None:
-        warmup = min(total, round(samples * config.warmup_epochs / global_batch_size))
+        warmup = min(total, round(epoch * config.warmup_epochs / global_batch_size))
     peak = config.peak_learning_rate(global_batch_size)
     return Schedule(total, warmup, peak, min(config.start_learning_rate, peak), config.end_learning_rate)

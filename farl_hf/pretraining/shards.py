@@ -135,7 +135,8 @@ class _RemoteFile(io.RawIOBase):
     """A file behind an address, opened anew at the same place when a read fails."""
 
     def __init__(self, address: str):
-        self.address, self.file = address, None
+        self.address = address
+        self.file: Any = None
         self._persist(lambda: None, "missing_shard")
 
     def _persist(self, action: Callable[[], Result], kind: str) -> Result:
@@ -167,7 +168,7 @@ class _RemoteFile(io.RawIOBase):
                 while left and (part := self.file.read(min(left, 1 << 20))):
                     left -= len(part)
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:
         content = self._persist(lambda: self.file.read(len(buffer)), "truncated_shard")
         buffer[: len(content)] = content
         self._position += len(content)
@@ -211,14 +212,15 @@ def read_shard(shard: str) -> Iterator[RawSample]:
 
 
 def _read_tar(file: BinaryIO) -> Iterator[RawSample]:
-    sample, found, members = None, set(), _tar_members(file)
+    sample: RawSample | None = None
+    found: set[str] = set()
+    members = _tar_members(file)
     while True:
         try:
             member = next(members, None)
         except ShardError as error:
             # What lies wholly before a cut is good; of the rest nobody can tell what it missed.
-            complete = sample is not None and sample.image is not None and sample.captions
-            if complete or (sample is not None and error.kind == "damaged_shard"):
+            if sample is not None and ((sample.image is not None and sample.captions) or error.kind == "damaged_shard"):
                 yield sample
             raise
         if member is None:
@@ -305,7 +307,7 @@ def _parse_tar_header(header: bytes) -> tuple[str, int, bytes]:
     try:
         # The sum of the header's bytes, its own eight counted as spaces.
         stored_sum = int(header[148:156].strip(b"\0 "), 8)
-        size = tarfile.nti(header[124:136])
+        size = tarfile.nti(header[124:136])  # type: ignore[attr-defined]  # the library's own reader of its numbers
     except (ValueError, tarfile.HeaderError):
         stored_sum, size = -1, 0
     if stored_sum != sum(header) - sum(header[148:156]) + 8 * ord(" "):

@@ -362,7 +362,9 @@ class ImageTextLoader:
         while True:
             for lane in self._next_lanes(count - len(owners)):
                 if lane in self._queues:
-                    own.append((len(owners), self._consume(lane).sample))
+                    sample = self._consume(lane).sample
+                    assert sample is not None
+                    own.append((len(owners), sample))
                 owners.append(lane % self.stream.world_size)
             if len(owners) == count:
                 return owners, own
@@ -498,16 +500,16 @@ def _matched(names: list[str], shards: Sequence[str | Shard]) -> tuple[list[str 
     """The shards that bear these names, in their order; the names of those that are gone; the paths of new ones."""
     by_name = dict(zip(shard_names(shards), shards, strict=True))
     by_end: dict[str, list[str | Shard]] = {}
-    for shard in shards:
-        parts = path_of(shard).split("/")
+    for candidate in shards:
+        parts = path_of(candidate).split("/")
         for start in range(len(parts)):
-            by_end.setdefault("/".join(parts[start:]), []).append(shard)
+            by_end.setdefault("/".join(parts[start:]), []).append(candidate)
     found: list[str | Shard] = []
-    gone = []
+    gone: list[str] = []
     for name in names:
         # With a shard gone, or several more, the common folder may be another one: then by the end of the path.
         ends = by_end.get(name, [])
-        shard = by_name.get(name) or (ends[0] if len(ends) == 1 else None)
+        shard: str | Shard | None = by_name.get(name) or (ends[0] if len(ends) == 1 else None)
         if shard is None:
             gone.append(name)
         found.append(shard or name)

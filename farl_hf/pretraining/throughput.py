@@ -27,14 +27,14 @@ _PEAK_FLOPS = {
 }
 
 
-def training_flops(config: FaRLConfig, caption_length: int, use_itc: bool = True, use_mim: bool = True) -> float:
+def training_flops(config: FaRLConfig, caption_length: float, use_itc: bool = True, use_mim: bool = True) -> float:
     """
     Matrix-product FLOPs of one training sample: forward, and twice that backward. Recomputed activations do not count,
     as is usual for model FLOP utilisation; for the codebook see [`codebook_flops`].
 
     Args:
         config: Of the model.
-        caption_length: Tokens of the (padded) caption.
+        caption_length: Mean tokens of the (padded) caption.
         use_itc, use_mim: Which branches run.
     """
     vision, text = config.vision_config, config.text_config

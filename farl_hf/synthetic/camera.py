@@ -76,5 +76,5 @@ def sample_views(rng: np.random.Generator, config: SyntheticFaceConfig, count: i
             x = (slots[i] + 0.5) / count + rng.uniform(-0.12, 0.12) / count
             # Not so high that the body would end inside of the picture.
             y = min(0.85, max(0.45 + rng.uniform(-0.15, 0.15), 1.02 - 2.5 * share))
-        views.append(View(tuple(pose), body, (float(x), float(y)), float(share), focal))
+        views.append(View((pose[0], pose[1], pose[2]), body, (float(x), float(y)), float(share), focal))
     return views

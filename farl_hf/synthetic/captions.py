@@ -4,6 +4,7 @@ vague, some with noise words, all of them true of the picture.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -101,7 +102,7 @@ def write_captions(
     people: Sequence[Person],
     most: int,
     seen: Sequence[Mapping[str, bool]] | None = None,
-    scene: Mapping[str, object] | None = None,
+    scene: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """
     One to `most` captions of a picture.
@@ -128,7 +129,7 @@ def _caption(
     rng: np.random.Generator,
     people: Sequence[Person],
     seen: Sequence[Mapping[str, bool]],
-    scene: Mapping[str, object],
+    scene: Mapping[str, Any],
 ) -> str:
     kind = rng.choice(["sentence", "list", "short", "vague"], p=[0.6, 0.2, 0.14, 0.06])
     if kind == "vague":
@@ -149,7 +150,7 @@ def _sentence(
     rng: np.random.Generator,
     people: Sequence[Person],
     seen: Sequence[Mapping[str, bool]],
-    scene: Mapping[str, object],
+    scene: Mapping[str, Any],
 ) -> str:
     order = rng.permutation(len(people))
     if len(people) > 2 or (len(people) == 2 and rng.random() < 0.4):
@@ -171,7 +172,7 @@ def _sentence(
     return _pick(rng, openings).format(text) if rng.random() < 0.7 else text
 
 
-def _view(rng: np.random.Generator, scene: Mapping[str, object]) -> str:
+def _view(rng: np.random.Generator, scene: Mapping[str, Any]) -> str:
     turn = abs(float(scene.get("yaw", 0.0)))
     if turn > 60:
         return _pick(rng, (" in profile", " from the side"))
@@ -193,7 +194,7 @@ def _attribute_list(
     rng: np.random.Generator,
     people: Sequence[Person],
     seen: Sequence[Mapping[str, bool]],
-    scene: Mapping[str, object],
+    scene: Mapping[str, Any],
 ) -> str:
     if len(people) > 1:
         return ", ".join([_group(people), *(_noun(rng, person) for person in people)])
@@ -207,7 +208,7 @@ def _attribute_list(
 
 
 def _facts(
-    rng: np.random.Generator, person: Person, seen: Mapping[str, bool], scene: Mapping[str, object]
+    rng: np.random.Generator, person: Person, seen: Mapping[str, bool], scene: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
     """(`with` or `wearing`, thing) of everything that can be told about a person's looks."""
     coloured = not scene.get("grey")

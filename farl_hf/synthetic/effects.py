@@ -221,7 +221,8 @@ def sensor(
         facts["jpeg"] = int(rng.integers(25, 96))
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "JPEG", quality=facts["jpeg"])
-        image = np.asarray(Image.open(buffer).convert("RGB"))
+        with Image.open(buffer) as compressed:
+            image = np.array(compressed)
     facts["blurry"] = bool(facts["blur"] > 1.6 or facts["motion"] > 5 or (facts["resampled"] or size) < 0.35 * size)
     return image, facts
 

@@ -100,9 +100,10 @@ def render_person(
     rng = np.random.default_rng([seed, VERSION])
     view = sample_views(rng, config, 1)[0]
     if pose is not None:
-        view = replace(view, pose=tuple(float(angle) for angle in pose))
+        yaw, pitch, roll = map(float, pose)
+        view = replace(view, pose=(yaw, pitch, roll))
     if centre is not None:
-        view = replace(view, centre=tuple(centre))
+        view = replace(view, centre=(centre[0], centre[1]))
     if face_size is not None:
         view = replace(view, face_size=float(face_size))
     return _render(rng, seed, config, [person], [view], light_turn, frame)

@@ -152,15 +152,14 @@ def add_person(scene: Scene, index: int, person: Person, view: View, config: Syn
         phenotype = {}
     still, acting = model.vertices(phenotype, person.shape, expression)
     still, acting = still.astype(np.float64), acting.astype(np.float64)
-    centres, pupils = [], []
+    found = []
     for ids in model.eyes:
         centre = still[ids].mean(axis=0)
         turn = rotation((right, down, 0.0))
         acting[ids] = (still[ids] - centre) @ turn.T + centre
         radius = np.linalg.norm(still[ids] - centre, axis=1).max()
-        pupils.append(centre + radius * turn @ np.array([0, 0, -1.0]))
-        centres.append(centre)
-    centres, pupils = np.array(centres), np.array(pupils)
+        found.append((centre, centre + radius * turn @ np.array([0, 0, -1.0])))
+    centres, pupils = np.moveaxis(np.array(found), 1, 0)
 
     head_turn, body_turn = rotation(view.pose), rotation(view.body)
     # The face's middle sits at the chosen place of the picture.

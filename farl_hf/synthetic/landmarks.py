@@ -147,7 +147,8 @@ def _mouth(model: HeadModel) -> tuple[SurfacePoints, SurfacePoints]:
     # The corners are the same for both.
     edges[1][[0, -1]] = edges[0][[0, -1]]
     weights = np.tile(np.array([1, 0, 0], dtype=np.float32), (5, 1))
-    return tuple(SurfacePoints(np.repeat(ids[:, None], 3, axis=1), weights) for ids in edges)
+    above, below = (SurfacePoints(np.repeat(ids[:, None], 3, axis=1), weights) for ids in edges)
+    return above, below
 
 
 def _jaw_border(model: HeadModel) -> float:

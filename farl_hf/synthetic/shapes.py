@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,8 +86,8 @@ class HeadModel:
         acting = [(self.action_names.index(name), value) for name, value in actions.items() if value]
         if not acting:
             return still, still.copy()
-        rows, weights = zip(*acting, strict=True)
-        moved = np.asarray(weights, dtype=np.float32) @ self.actions[list(rows)].reshape(len(rows), -1)
+        strengths = np.array([value for _, value in acting], dtype=np.float32)
+        moved = strengths @ self.actions[[row for row, _ in acting]].reshape(len(acting), -1)
         return still, still + moved.reshape(-1, 3)
 
 
@@ -104,14 +105,14 @@ def head_model() -> HeadModel:
         arrays = _build()
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.npz")
-        np.savez(partial, **arrays)
+        np.savez(partial, **arrays)  # type: ignore[arg-type]  # its second parameter is a flag of numpy's own
         partial.replace(path)
     with np.load(path) as file:
-        arrays = dict(file)
-    arrays["eyes"] = (arrays.pop("right_eye"), arrays.pop("left_eye"))
+        stored: dict[str, Any] = dict(file)
+    stored["eyes"] = (stored.pop("right_eye"), stored.pop("left_eye"))
     for name in ("change_names", "action_names"):
-        arrays[name] = arrays[name].tolist()
-    return HeadModel(**arrays)
+        stored[name] = stored[name].tolist()
+    return HeadModel(**stored)
 
 
 # anny's anchors of age, `anny.models.phenotype.make_phenotype_anchors`: newborn, baby, child, young and old.

@@ -15,7 +15,7 @@ def tube(path: np.ndarray, radius: float | np.ndarray, closed: bool = False, sid
     """A tube around a path (n, 3)."""
     if closed:
         path = np.concatenate([path, path[:1]])
-        radius = np.append(radius, radius[0]) if np.ndim(radius) else radius
+        radius = np.append(radius, radius[0]) if isinstance(radius, np.ndarray) else radius
     along = np.gradient(path, axis=0)
     if closed:
         along[0] = along[-1] = path[1] - path[-2]
@@ -89,7 +89,7 @@ def glasses(person: Person, eyes: np.ndarray, ridge: np.ndarray, ears: np.ndarra
         ears: (2, 3) where the ears meet the head.
     """
     d = person.details.get
-    scale = np.linalg.norm(eyes[1] - eyes[0]) / 0.064
+    scale = float(np.linalg.norm(eyes[1] - eyes[0])) / 0.064
     size = 0.9 + 0.35 * d("glasses_size", 0.5) + 0.12 * (person.glasses == "sunglasses")
     kind = person.glasses
     round_one = kind == "round" or (kind == "sunglasses" and d("frame", 0) < 0.4)
@@ -168,7 +168,7 @@ def hat(person: Person, edge: np.ndarray, vertices: np.ndarray) -> list[Mesh]:
         rim.append(place[-1])
     grid = np.stack(crown)
     meshes = [(grid.reshape(-1, 3), grid_triangles(*grid.shape[:2]), grid.reshape(-1, 3))]
-    rim = np.stack(rim)
+    edge_of_crown = np.stack(rim)
     if person.hat == "beanie":
         band = np.stack(
             [rim + (rim - middle) * 0.04 - [0, 0.028, 0], rim + (rim - middle) * 0.05 + [0, 0.004, 0]], axis=1
@@ -184,7 +184,7 @@ def hat(person: Person, edge: np.ndarray, vertices: np.ndarray) -> list[Mesh]:
             width = np.full(len(around), 0.04 + 0.05 * d("length", 0.5))
             droop = 0.05 + 0.3 * d("part", 0.5)
         steps = np.linspace(0, 1, 4)
-        brim = rim[:, None] + (outwards * width[:, None])[:, None] * steps[None, :, None]
+        brim = edge_of_crown[:, None] + (outwards * width[:, None])[:, None] * steps[None, :, None]
         brim[..., 1] += droop * width[:, None] * steps[None] - 0.001
         under = brim + np.array([0, 0.002, 0])
         for sheet in (brim, under):

@@ -449,7 +449,7 @@ def _parallel(make: Callable[[_Chunk], list[_Encoded]], chunks: Iterator[_Chunk]
     # Fresh processes: what torch and warp hold (threads, devices) does not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_workers, context, initializer=_one_thread) as pool:
-        waiting = deque()
+        waiting: deque = deque()
         try:
             for chunk in chunks:
                 waiting.append(pool.submit(make, chunk))

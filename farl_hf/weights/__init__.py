@@ -134,14 +134,14 @@ def pack_family(folders: Mapping[str, str | Path], output: str | Path) -> Path:
             if path.is_file() and path.name != "model.safetensors":
                 shutil.copy(path, output / name)
     shared = 0
-    for names, tensors in groups.items():
-        if len(names) == 1:
-            part = f"{names[0]}/own.safetensors"
+    for owning, tensors in groups.items():
+        if len(owning) == 1:
+            part = f"{owning[0]}/own.safetensors"
         else:
             shared += 1
             part = f"shared-{shared}.safetensors"
         save_file(tensors, output / part, metadata={"format": "pt"})
-        for name in names:
+        for name in owning:
             index[name].append(part)
     (output / _INDEX).write_text(json.dumps(index, indent=2) + "\n")
     return output
