@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the environment, runs the linter and every test.
+# Makes the environment, runs the linter, the type checker and every test.
 #   bash scripts/test.sh -k converter     arguments go to pytest: these tests alone
 #   bash scripts/test.sh --lowest         the fast tests with the oldest versions that setup.cfg allows
 if [ "${1:-}" = "--lowest" ]; then
@@ -12,6 +12,7 @@ source "$(dirname "$0")/environment.sh" test
 
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
+.venv/bin/mypy
 .venv/bin/python scripts/fetch_transformers_tests.py
 # One thread a worker: tiny models gain nothing from more, and the workers would fight over the cores.
 OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --durations 15 "$@"

@@ -72,6 +72,8 @@ class FacePipeline(Pipeline):
     architecture = ""
     auto_class: Any = None
 
+    image_processor: Any
+
     def __init__(
         self,
         *args: Any,
@@ -92,9 +94,8 @@ class FacePipeline(Pipeline):
             self.model.float()  # half precision is slower than single on a CPU
         if convention is not None:
             pixel_centre(convention)  # raises if it is unknown
-            processor: Any = copy.copy(self.image_processor)
-            processor.convention = convention
-            self.image_processor = processor
+            self.image_processor = copy.copy(self.image_processor)
+            self.image_processor.convention = convention
         self.aligned = self.image_processor.align is None if aligned is None else aligned
         self._detector, self._points_from = detector, points_from
 

@@ -135,7 +135,7 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
     model_input_names = ["pixel_values"]
     valid_kwargs = FaRLFaceImageProcessorKwargs
     # A default other than None makes Transformers write `align=None` to the JSON file.
-    align = "lapa"
+    align: str | None = "lapa"
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
         if not 0 <= warp_factor <= 1:
             raise ValueError(f"warp_factor is {warp_factor}: it lies between 0 and 1.")
         pixel_centre(convention)
-        self.align: str | None = align
+        self.align = align
         self.size = size
         self.warp_factor = warp_factor
         self.target_face_scale = target_face_scale

@@ -51,7 +51,8 @@ _NOT_IN_SIGHT = 1 << 60
 class Shard(Protocol):
     """A shard that is no file, such as a part of a `datasets` data set (`laion_face.DatasetShard`)."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __iter__(self) -> Iterator[RawSample]: ...
 

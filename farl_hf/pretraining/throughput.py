@@ -52,7 +52,7 @@ def training_flops(config: FaRLConfig, caption_length: float, use_itc: bool = Tr
     return 3 * forward
 
 
-def _layer_flops(config, tokens: int) -> float:
+def _layer_flops(config, tokens: float) -> float:
     """Forward FLOPs of a transformer layer: four projections, the MLP, and the two products of attention."""
     width = config.hidden_size
     return 2 * tokens * (4 * width**2 + 2 * width * config.intermediate_size) + 4 * tokens**2 * width

@@ -201,10 +201,10 @@ def sensor(
         else:
             small = int(max(16, size * rng.uniform(0.2, 0.7)))
             facts["resampled"] = small
-            image = Image.fromarray((np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8))
+            small_picture = Image.fromarray((np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8))
             how = [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.NEAREST][int(rng.integers(3))]
-            image = image.resize((small, small), Image.Resampling.BOX).resize((size, size), how)
-            pixels = np.asarray(image, dtype=np.float32) / 255
+            small_picture = small_picture.resize((small, small), Image.Resampling.BOX).resize((size, size), how)
+            pixels = np.asarray(small_picture, dtype=np.float32) / 255
     if config.has("noise") and rng.random() < config.noise:
         facts["noise"] = float(rng.uniform(0.003, 0.035) if rng.random() < 0.85 else rng.uniform(0.03, 0.08))
         noise = noise_rng.standard_normal(pixels.shape, dtype=np.float32)
