@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..models.dense_head_farl import ConvModule, FaRLNeck, FaRLUperHead, enlarge_and_shift
-from ..models.modeling_farl import FaRLDenseModel, FaRLMLP, FaRLPreTrainedModel, resize_bilinear
+from ..models.dense_head_farl import ConvModule, FaRLNeck, FaRLUperHead, enlarge_and_shift, resize_bilinear
+from ..models.modeling_farl import FaRLDenseModel, FaRLMLP, FaRLPreTrainedModel
 
 # glibc's allocator reuses buffers of up to 32 MiB; larger ones are mapped anew, and their page faults cost twice the
 # time of a Winograd transform. So both kinds of convolution work in pieces: on this many tiles (36 x 128 x 768 floats
@@ -137,14 +137,13 @@ class InferenceNeck(nn.Module):
             Maps (batch, height, width, channels) of 4, 2, 1 and 1/2 times the height and width.
         """
         first, second, third, _ = (tap.permute(0, 2, 3, 1) for tap in taps)
-        batch, height, width, _ = first.shape
         # Pixels stay in blocks of 2x2 while they are mixed, and are put in their place once.
-        first = self.activation(self.enlarge(first).view(batch, height, width, 4, -1))
-        first = self.levels[0](first).relu_().view(batch, height, width, 2, 2, 2, 2, -1)
-        second = self.levels[1](second).relu_().view(batch, height, width, 2, 2, -1)
+        first = self.activation(self.enlarge(first).unflatten(-1, (4, -1)))
+        first = self.levels[0](first).relu_().flatten(3).unflatten(-1, (2, 2, 2, 2, -1))
+        second = self.levels[1](second).relu_().unflatten(-1, (2, 2, -1))
         return [
-            first.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, 4 * height, 4 * width, -1),
-            second.permute(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, -1),
+            first.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4, 6).flatten(1, 3),
+            second.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2),
             self.levels[2](third).relu_(),
             self.halve(taps[3]).permute(0, 2, 3, 1),
         ]
@@ -231,6 +230,8 @@ class WinogradConv(nn.Module):
         if torch.compiler.is_exporting():
             return self._forward_at_once(x, rows, columns)
         output = x.new_empty(batch, 4 * rows, 4 * columns, self.bias.shape[0])
+        if batch == 0:
+            return output[:, :height, :width]
         images_at_once = max(1, TILES_AT_ONCE // (rows * columns))
         rows_at_once = max(1, TILES_AT_ONCE // columns)
         for images, results in zip(x.split(images_at_once), output.split(images_at_once), strict=True):

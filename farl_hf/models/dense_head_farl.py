@@ -55,9 +55,11 @@ class FaRLNeck(nn.Module):
 class ConvModule(nn.Module):
     """Convolution without bias, batch norm, ReLU: mmcv's `ConvModule` with its default names."""
 
+    conv_class = nn.Conv2d
+
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int):
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
+        self.conv = self.conv_class(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
         self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -68,17 +70,40 @@ class ConvModule(nn.Module):
         return nn.functional.relu(self.bn(x))
 
 
+class FusionConv(nn.Conv2d):
+    """
+    A 3x3 convolution with padding 1 and no bias, also over maps of different sizes without making the enlarged ones.
+    """
+
+    def forward(self, maps: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
+        """One map (batch, in_channels, height, width), or several as [`conv3x3_over_enlarged`] takes them."""
+        return super().forward(maps) if isinstance(maps, torch.Tensor) else conv3x3_over_enlarged(maps, self.weight)
+
+
 class FusionConvModule(ConvModule):
     """
     A [`ConvModule`] of kernel size 3 over the concatenation of maps of different sizes, each enlarged to the first
-    one's size (bilinear). It never makes the enlarged maps: see [`conv3x3_over_enlarged`].
+    one's size (bilinear).
     """
+
+    conv_class = FusionConv
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, kernel_size=3)
 
     def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
-        return self.normalise(conv3x3_over_enlarged(maps, self.conv.weight))
+        if not isinstance(self.conv, FusionConv):
+            # An adapter has taken the convolution's place, and its own convolutions read one map.
+            size = tuple(maps[0].shape[-2:])
+            maps = torch.cat([maps[0], *(resize_bilinear(m, size) for m in maps[1:])], dim=1)
+        return self.normalise(self.conv(maps))
+
+
+def resize_bilinear(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(batch, channels, height, width) maps at another size, bilinear, `align_corners=False`, no antialias."""
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    return nn.functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
 def conv3x3_over_enlarged(maps: Sequence[torch.Tensor], weight: torch.Tensor) -> torch.Tensor:
@@ -112,7 +137,7 @@ def conv3x3_over_enlarged(maps: Sequence[torch.Tensor], weight: torch.Tensor) ->
             taps = small_weight[:, :, vertical_tap].permute(2, 0, 1).reshape(3 * channels, -1)
             tapped = (pixels @ taps.t()).view(batch, small_height, 3 * small_width, channels)
             mixed.append(columns @ tapped)
-    enlarged = torch.cat(rows).t() @ torch.cat(mixed, dim=1).view(batch, -1, width * channels)
+    enlarged = torch.cat(rows).t() @ torch.cat(mixed, dim=1).flatten(2)
     return output + enlarged.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
@@ -162,11 +187,8 @@ class FaRLUperHead(nn.Module):
             Logits (batch, num_outputs, height, width) at the size of the first map.
 
         Raises:
-            ValueError: If the smallest map is empty, or in training with a single image, whose 1x1 pooled map has no
-                variance to normalise by.
+            ValueError: In training with a single image, whose 1x1 pooled map has no variance to normalise by.
         """
-        if maps[-1].shape[-1] == 0 or maps[-1].shape[-2] == 0:
-            raise ValueError("The image is too small for the head: it needs at least two patches per side.")
         if self.training and maps[0].shape[0] == 1 and isinstance(self.psp_modules[0][1].bn, nn.BatchNorm2d):
             raise ValueError(
                 "Batch norm over the head's 1x1 pooled map cannot train on a batch of one image: use a batch of at "

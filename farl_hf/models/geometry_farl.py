@@ -139,24 +139,15 @@ def celebamask_hq_matrix(points: torch.Tensor, size: int) -> torch.Tensor:
     return similarity_from_points(quad, corners)
 
 
-def box_crop_matrix(
-    boxes: torch.Tensor,
-    size: int,
-    scale: float = 1.0,
-    align_corners: bool = False,
-    offset_box_corners: bool = False,
-    square: bool = False,
-) -> torch.Tensor:
+def box_crop_matrix(boxes: torch.Tensor, size: int, scale: float = 1.0) -> torch.Tensor:
     """
-    Matrix (..., 3, 3) that takes a box to the whole crop (`py-blueprint` and facer, `make_crop_and_resize_matrix`).
+    Matrix (..., 3, 3) that takes a box to the whole crop, the box's corners to the crop's outer edges, as pixel indices
+    (`py-blueprint` and facer, `make_crop_and_resize_matrix`).
 
     Args:
         boxes: (..., 4) x1, y1, x2, y2.
         size: Side of the crop in pixels.
         scale: Size of the face in the crop: 0.8 shows 1 / 0.8 of the box. About the box's centre.
-        align_corners: Whether the box's corners meet the centres of the crop's corner pixels, or its outer edges.
-        offset_box_corners: Whether the box names pixel indices whose outer edges are meant (moves corners by 0.5).
-        square: Whether x and y are scaled alike, by the longer side.
 
     Raises:
         ValueError: If a box is not finite or has no area.
@@ -166,16 +157,9 @@ def box_crop_matrix(
     x1, y1, x2, y2 = boxes.unbind(dim=-1)
     if bool(((x2 <= x1) | (y2 <= y1)).any()):
         raise ValueError("A box has no area: boxes are x1, y1, x2, y2 with x1 < x2 and y1 < y2.")
-    if offset_box_corners:
-        x1, y1, x2, y2 = x1 - 0.5, y1 - 0.5, x2 + 0.5, y2 + 0.5
-    width, height = x2 - x1, y2 - y1
-    if square:
-        width = height = torch.maximum(width, height)
     centre_x, centre_y = (x1 + x2) / 2, (y1 + y2) / 2
-    # Extent of the crop's grid, and the coordinate of its middle.
-    extent = size - 1 if align_corners else size
     middle = (size - 1) / 2
-    scale_x, scale_y = scale * extent / width, scale * extent / height
+    scale_x, scale_y = scale * size / (x2 - x1), scale * size / (y2 - y1)
     zero = torch.zeros_like(scale_x)
     return _matrix(scale_x, zero, middle - scale_x * centre_x, zero, scale_y, middle - scale_y * centre_y)
 

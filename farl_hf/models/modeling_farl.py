@@ -8,7 +8,7 @@ of shape (batch, 3, height, width).
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
+from transformers.backbone_utils import BackboneMixin
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
@@ -30,15 +30,26 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
-from transformers.utils.output_capturing import (
-    capture_outputs,
-    resolve_hidden_states_indices,
-    selected_hidden_states,
-)
+from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_farl import FaRLConfig, FaRLTextConfig, FaRLVisionConfig
-from .dense_head_farl import FaRLNeck, FaRLUperHead, init_dense_head_weights
+from .dense_head_farl import FaRLNeck, FaRLUperHead, init_dense_head_weights, resize_bilinear
 from .geometry_farl import landmarks_from_heatmaps, target_heatmaps
+
+
+@dataclass
+class FaRLVisionModelOutput(BaseModelOutputWithPooling):
+    """
+    Output of [`FaRLVisionModel`].
+
+    Args:
+        last_hidden_state (batch, 1 + patches, hidden_size): Tokens without a final norm, the class token first.
+        pooler_output (batch, hidden_size): The normed class token, where the model has its norm.
+        hidden_states, attentions: On request, as in all of Transformers.
+        tapped_hidden_states: The hidden states of the `out_indices` that were asked for, in their order.
+    """
+
+    tapped_hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -81,6 +92,8 @@ class FaRLForPreTrainingOutput(ModelOutput):
             is the unmasked one.
         mim_logits (masked patches, mim_vocab_size): Codebook logits at the masked patches, in row-major order of
             `bool_masked_pos`.
+        text_model_output, vision_model_output, masked_model_output: Outputs of the towers for the captions, the clean
+            and the masked image, where hidden states or attentions are asked for.
     """
 
     loss: torch.Tensor | None = None
@@ -91,6 +104,12 @@ class FaRLForPreTrainingOutput(ModelOutput):
     text_embeds: torch.Tensor | None = None
     image_embeds: torch.Tensor | None = None
     mim_logits: torch.Tensor | None = None
+    text_model_output: BaseModelOutputWithPooling | None = None
+    vision_model_output: BaseModelOutputWithPooling | None = None
+    masked_model_output: BaseModelOutputWithPooling | None = None
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
 
 
 def image_text_contrastive_loss(logits_per_image: torch.Tensor) -> torch.Tensor:
@@ -101,6 +120,15 @@ def image_text_contrastive_loss(logits_per_image: torch.Tensor) -> torch.Tensor:
     return (image_loss + text_loss) / 2
 
 
+def mean_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int = -100) -> torch.Tensor:
+    """
+    PyTorch's cross-entropy (scalar), its mean over the labels other than `ignore_index`; of none it is 0 in place of
+    NaN, so that a batch without labels changes nothing.
+    """
+    total = nn.functional.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="sum")
+    return total / (labels != ignore_index).sum().clamp(min=1)
+
+
 def unit_length(features: torch.Tensor) -> torch.Tensor:
     """Divides `features` (..., dim) by their Euclidean length, with the roundings of `CLIPModel`."""
     return features / features.pow(2).sum(dim=-1, keepdim=True).pow(0.5)
@@ -109,11 +137,12 @@ def unit_length(features: torch.Tensor) -> torch.Tensor:
 class FaRLTextEmbeddings(nn.Module):
     def __init__(self, config: FaRLTextConfig):
         super().__init__()
+        self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size)
 
     def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None) -> torch.Tensor:
-        length, longest = input_ids.shape[-1], self.position_embedding.num_embeddings
+        length, longest = input_ids.shape[-1], self.config.max_position_embeddings
         if length > longest:
             raise ValueError(f"The text has {length} tokens but the model reads at most {longest}: truncate it.")
         if position_ids is None:
@@ -138,13 +167,28 @@ class FaRLVisionEmbeddings(nn.Module):
         patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype))
         return patches.flatten(2).transpose(1, 2)
 
+    def check_image_size(self, height: int, width: int, other_way: str = "") -> None:
+        """Raises a ValueError where the image has not the size that the position table is for."""
+        expected = self.config.image_size
+        if height != expected or width != expected:
+            raise ValueError(
+                f"The image is {height}x{width} but the model was built for {expected}x{expected}: resize it, or "
+                f"{other_way}load the model with image_size=..."
+            )
+
+    @property
+    def grid_side(self) -> int:
+        """Patches per side of the images that the position table is for."""
+        return self.config.image_size // self.patch_size
+
     def position_table(self, height: int, width: int) -> torch.Tensor:
         """Position embeddings (1 + height * width, hidden_size) of a grid of patches, resized where it differs."""
-        table = self.position_embedding.weight
-        side = round((table.shape[0] - 1) ** 0.5)
+        side = self.grid_side
+        # Looked up, not read: hooks that bring weights from elsewhere, and adapters, work where a module is called.
+        table = self.position_embedding(torch.arange(side * side + 1, device=self.class_embedding.device))
         if (height, width) == (side, side):
             return table
-        return resize_position_table(table, (height, width))
+        return resize_position_table(table, side, (height, width))
 
     def forward(
         self,
@@ -156,35 +200,31 @@ class FaRLVisionEmbeddings(nn.Module):
         if inputs_embeds is None:
             assert pixel_values is not None
             height, width = pixel_values.shape[-2:]
-            expected = self.config.image_size
-            if not interpolate_pos_encoding and (height != expected or width != expected):
-                raise ValueError(
-                    f"The image is {height}x{width} but the model was built for {expected}x{expected}: resize it, or "
-                    f"pass interpolate_pos_encoding=True, or load the model with image_size=..."
-                )
+            if not interpolate_pos_encoding:
+                self.check_image_size(height, width, "pass interpolate_pos_encoding=True, or ")
             inputs_embeds = self.embed_patches(pixel_values)
             positions = self.position_table(height // self.patch_size, width // self.patch_size)
         else:
-            positions = self.position_embedding.weight
+            positions = self.position_table(self.grid_side, self.grid_side)
         class_embeds = self.class_embedding.expand(inputs_embeds.shape[0], 1, -1)
         if position_ids is None:
             return torch.cat([class_embeds, inputs_embeds], dim=1) + positions
         return torch.cat([class_embeds + positions[:1], inputs_embeds + positions[1:][position_ids]], dim=1)
 
 
-def resize_position_table(table: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+def resize_position_table(table: torch.Tensor, side: int, grid: tuple[int, int]) -> torch.Tensor:
     """
     Resizes a position table as the original does (`_resize_pe` in `farl/network/transformers.py`): the class row is
     kept, the square of patch rows is resized in fp32, bicubic, `align_corners=False`, no antialias.
 
     Args:
         table: (1 + side * side, hidden_size), the class token first, then patches in row-major order.
+        side: Patches per side of the table's grid.
         grid: (height, width) of the new grid in patches.
 
     Returns:
         (1 + height * width, hidden_size), in the table's dtype.
     """
-    side = round((table.shape[0] - 1) ** 0.5)
     patches = table[1:].float().t().reshape(1, -1, side, side)
     patches = nn.functional.interpolate(patches, size=grid, mode="bicubic", align_corners=False)
     return torch.cat([table[:1], patches.flatten(2)[0].t().to(table.dtype)])
@@ -227,13 +267,18 @@ class FaRLAttention(nn.Module):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         batch_and_length = hidden_states.shape[:-1]
+        # No -1 among the sizes: it would be ambiguous for a batch of no images.
+        heads = self.config.num_attention_heads, self.head_dim
         query, key, value = (
-            projection(hidden_states).view(*batch_and_length, -1, self.head_dim).transpose(1, 2)
+            projection(hidden_states).view(*batch_and_length, *heads).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
+        if len(hidden_states) == 0:
+            # The library's others reshape with a -1 among the sizes.
+            attention_interface = eager_attention_forward
         attended, weights = attention_interface(
             self,
             query,
@@ -244,7 +289,7 @@ class FaRLAttention(nn.Module):
             dropout=self.config.attention_dropout if self.training else 0.0,
             **kwargs,
         )
-        return self.out_proj(attended.reshape(*batch_and_length, -1)), weights
+        return self.out_proj(attended.reshape(*batch_and_length, self.config.hidden_size)), weights
 
 
 class FaRLMLP(nn.Module):
@@ -289,11 +334,19 @@ class FaRLEncoder(nn.Module):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
+        out_indices: Sequence[int] = (),
         **kwargs: Unpack[TransformersKwargs],
-    ) -> torch.Tensor:
-        for layer in self.layers:
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """
+        Tokens (batch, length, hidden_size) behind the last layer, and those behind each of `out_indices` (0: the
+        input), which Transformers' own `output_hidden_states` cannot record while a fresh model is compiled.
+        """
+        tapped = {0: hidden_states} if 0 in out_indices else {}
+        for index, layer in enumerate(self.layers, start=1):
             hidden_states = layer(hidden_states, attention_mask, **kwargs)
-        return hidden_states
+            if index in out_indices:
+                tapped[index] = hidden_states
+        return hidden_states, tuple(tapped[index] for index in out_indices)
 
 
 class FaRLPreTrainedModel(PreTrainedModel):
@@ -396,7 +449,7 @@ class FaRLPreTrainedModel(PreTrainedModel):
         for module in self.modules():
             if isinstance(module, FaRLVisionEmbeddings):
                 old = module.position_embedding.weight
-                table = resize_position_table(old.detach(), (side, side))
+                table = resize_position_table(old.detach(), module.grid_side, (side, side))
                 module.position_embedding.weight = nn.Parameter(table, requires_grad=old.requires_grad)
                 module.position_embedding.num_embeddings = table.shape[0]
                 module.config.image_size = image_size
@@ -467,12 +520,26 @@ class FaRLTextModel(FaRLPreTrainedModel):
             config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask, past_key_values=None
         )
         kwargs.pop("is_causal", None)
-        hidden_states = self.encoder(hidden_states, attention_mask, is_causal=True, **kwargs)
+        hidden_states, _ = self.encoder(hidden_states, attention_mask, is_causal=True, **kwargs)
         hidden_states = self.final_layer_norm(hidden_states)
-        # int: `argmax` of int64 cannot be exported to ONNX.
-        end = (input_ids == self.config.eos_token_id).int().argmax(dim=-1)
+        end = first_end_token(input_ids, self.config.eos_token_id).to(hidden_states.device)
         pooled = hidden_states[torch.arange(hidden_states.shape[0], device=hidden_states.device), end]
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+
+
+def first_end_token(input_ids: torch.Tensor, eos_token_id: int | list[int]) -> torch.Tensor:
+    """
+    Position (batch,) of the first end-of-text token in `input_ids` (batch, length), int64.
+
+    CLIP's older configs, and folders converted from them, say 2 where CLIP's vocabulary has its largest id: there it is
+    the largest id of each row, as in `CLIPModel`.
+    """
+    # int: `argmax` of int64 cannot be exported to ONNX.
+    if eos_token_id == 2:
+        return input_ids.int().argmax(dim=-1)
+    if isinstance(eos_token_id, int):
+        return (input_ids == eos_token_id).int().argmax(dim=-1)
+    return torch.stack([input_ids == token for token in eos_token_id]).any(dim=0).int().argmax(dim=-1)
 
 
 class FaRLVisionModel(FaRLPreTrainedModel):
@@ -508,8 +575,9 @@ class FaRLVisionModel(FaRLPreTrainedModel):
         interpolate_pos_encoding: bool = False,
         inputs_embeds: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
+        out_indices: Sequence[int] = (),
         **kwargs: Unpack[TransformersKwargs],
-    ) -> BaseModelOutputWithPooling:
+    ) -> FaRLVisionModelOutput:
         """
         Args:
             pixel_values (batch, 3, height, width): CLIP-normalised RGB.
@@ -517,17 +585,19 @@ class FaRLVisionModel(FaRLPreTrainedModel):
             inputs_embeds (batch, patches, hidden_size): Patch embeddings in place of `pixel_values`, before the class
                 token and the positions are added.
             position_ids (batch, patches): Grid index of each of the `inputs_embeds`, where not all patches are there.
+            out_indices: Which of the hidden states to return as `tapped_hidden_states`.
 
         Returns:
-            `last_hidden_state` (batch, 1 + patches, hidden_size) without a final norm, the class token first;
-            `pooler_output` (batch, hidden_size), the normed class token; `hidden_states` and `attentions` on request.
+            [`FaRLVisionModelOutput`].
         """
         if (pixel_values is None) == (inputs_embeds is None):
             raise ValueError("FaRLVisionModel needs either pixel_values or inputs_embeds.")
         hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding, inputs_embeds, position_ids)
-        hidden_states = self.encoder(self.pre_layrnorm(hidden_states), **kwargs)
+        hidden_states, tapped = self.encoder(self.pre_layrnorm(hidden_states), out_indices=out_indices, **kwargs)
         pooled = None if self.post_layernorm is None else self.post_layernorm(hidden_states[:, 0])
-        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+        return FaRLVisionModelOutput(
+            last_hidden_state=hidden_states, pooler_output=pooled, tapped_hidden_states=tapped or None
+        )
 
 
 class FaRLDualEncoder(FaRLPreTrainedModel):
@@ -681,47 +751,55 @@ class FaRLForPreTraining(FaRLDualEncoder):
             input_ids, attention_mask, position_ids (batch, length): The captions. Without them only the masked copy is
                 encoded and there is no contrastive part.
             pixel_values (batch, 3, image_size, image_size): CLIP-normalised RGB.
-            bool_masked_pos (batch, patches), bool: True at masked patches, row-major. Without it there is no masked
-                part.
+            bool_masked_pos (batch, patches), bool or integers: True at masked patches, row-major. Without it there is
+                no masked part; where it masks nothing, the masked loss is 0.
             mim_targets (batch, patches), int64: Codes of all patches, or (masked patches,) of the masked ones.
             return_loss: Whether to compute the losses of what is there.
             patch_drop_ratio: Share in [0, 1) of patches that the contrastive branch leaves out at random, different
                 ones per image. An extension, 0 in the paper. The clean copy is then encoded in a pass of its own.
+            kwargs: What all models of Transformers take, such as `output_hidden_states`.
 
         Returns:
             [`FaRLForPreTrainingOutput`].
 
         Raises:
-            ValueError: If images are absent, or there is nothing to compute, or shapes disagree.
+            ValueError: If images are absent or of another size, or there is nothing to compute, or shapes disagree.
+            TypeError: If an argument has no such name.
         """
+        if unknown := sorted(kwargs.keys() - TransformersKwargs.__annotations__.keys() - {"return_dict"}):
+            raise TypeError(f"FaRLForPreTraining takes no argument {unknown[0]!r}.")
         if pixel_values is None or (input_ids is None and bool_masked_pos is None):
             raise ValueError("FaRLForPreTraining needs pixel_values, and input_ids or bool_masked_pos or both.")
+        self.vision_model.embeddings.check_image_size(*pixel_values.shape[-2:])
         patches = self.vision_model.embeddings.embed_patches(pixel_values)
         if bool_masked_pos is not None and bool_masked_pos.shape != patches.shape[:2]:
             raise ValueError(
                 f"bool_masked_pos has shape {tuple(bool_masked_pos.shape)}, the images have {tuple(patches.shape[:2])} "
                 "(batch, patches)."
             )
-        clean_tokens, masked_tokens = self._encode_copies(
-            patches, input_ids is not None, bool_masked_pos, patch_drop_ratio, **kwargs
-        )
+        if bool_masked_pos is not None:
+            bool_masked_pos = bool_masked_pos.to(patches.device, torch.bool)
+        clean, masked = self._encode_copies(patches, input_ids is not None, bool_masked_pos, patch_drop_ratio, **kwargs)
         output = FaRLForPreTrainingOutput()
         losses = []
-        if clean_tokens is not None:
-            pooled = self.vision_model.post_layernorm(clean_tokens[:, 0])
-            output.image_embeds = unit_length(self.visual_projection(pooled))
-            text_outputs = self.text_model(input_ids, attention_mask, position_ids, return_dict=True, **kwargs)
-            output.text_embeds = unit_length(self.text_projection(text_outputs.pooler_output))
+        if clean is not None:
+            output.image_embeds = unit_length(self.visual_projection(clean.pooler_output))
+            text = self.text_model(input_ids, attention_mask, position_ids, return_dict=True, **kwargs)
+            output.text_embeds = unit_length(self.text_projection(text.pooler_output))
+            if recorded(text):
+                output.text_model_output, output.vision_model_output = text, clean
             output.logits_per_text, output.logits_per_image = self.similarity(output.text_embeds, output.image_embeds)
             if return_loss:
                 output.itc_loss = image_text_contrastive_loss(output.logits_per_image)
                 losses.append(output.itc_loss)
-        if masked_tokens is not None:
-            tokens = self.mim_layernorm(self.mim_encoder(masked_tokens)[:, 1:])
+        if masked is not None:
+            if recorded(masked):
+                output.masked_model_output = masked
+            tokens = self.mim_layernorm(self.mim_encoder(masked.last_hidden_state)[0][:, 1:])
             output.mim_logits = self.mim_head(tokens[bool_masked_pos])
             if return_loss and mim_targets is not None:
                 targets = mim_targets[bool_masked_pos] if mim_targets.ndim == 2 else mim_targets
-                output.mim_loss = nn.functional.cross_entropy(output.mim_logits.float(), targets)
+                output.mim_loss = mean_cross_entropy(output.mim_logits.float(), targets)
                 losses.append(self.config.mim_loss_weight * output.mim_loss)
         if losses:
             output.loss = sum(losses)
@@ -734,16 +812,14 @@ class FaRLForPreTraining(FaRLDualEncoder):
         bool_masked_pos: torch.Tensor | None,
         patch_drop_ratio: float,
         **kwargs,
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Tokens of the clean and of the masked copy, (batch, 1 + patches, hidden_size) each or `None`."""
+    ) -> tuple[FaRLVisionModelOutput | None, FaRLVisionModelOutput | None]:
+        """What the tower gives for the clean and for the masked copy, where they are wanted."""
         if bool_masked_pos is not None:
             # Before class token, positions and `pre_layrnorm`, as in the original.
             masked = torch.where(bool_masked_pos[..., None], self.mask_token.to(patches.dtype), patches)
 
-        def encode(inputs_embeds: torch.Tensor, position_ids: torch.Tensor | None = None) -> torch.Tensor:
-            return self.vision_model(
-                inputs_embeds=inputs_embeds, position_ids=position_ids, return_dict=True, **kwargs
-            ).last_hidden_state
+        def encode(inputs_embeds: torch.Tensor, position_ids: torch.Tensor | None = None) -> FaRLVisionModelOutput:
+            return self.vision_model(inputs_embeds=inputs_embeds, position_ids=position_ids, return_dict=True, **kwargs)
 
         if not encode_clean:
             return None, encode(masked)
@@ -756,7 +832,24 @@ class FaRLForPreTraining(FaRLDualEncoder):
         if patches.device.type == "cpu":
             # One pass over both fills a GPU better; on a CPU the smaller maps of two passes stay longer in the caches.
             return encode(patches), encode(masked)
-        return encode(torch.cat([patches, masked])).chunk(2)
+        return halves(encode(torch.cat([patches, masked])))
+
+
+def recorded(output: BaseModelOutputWithPooling) -> bool:
+    """Whether the caller asked for more than the tower's result."""
+    return output.hidden_states is not None or output.attentions is not None
+
+
+def halves(output: FaRLVisionModelOutput) -> tuple[FaRLVisionModelOutput, FaRLVisionModelOutput]:
+    """The output of a batch as those of its first and its second half."""
+    first, second = FaRLVisionModelOutput(), FaRLVisionModelOutput()
+    for name, value in output.items():
+        if isinstance(value, torch.Tensor):
+            first[name], second[name] = value.chunk(2)
+        else:
+            chunks = [(None, None) if item is None else item.chunk(2) for item in value]
+            first[name], second[name] = (tuple(half) for half in zip(*chunks, strict=True))
+    return first, second
 
 
 def keep_random_patches(patches: torch.Tensor, drop_ratio: float) -> torch.Tensor:
@@ -781,7 +874,6 @@ class FaRLBackbone(BackboneMixin, FaRLVisionModel):
         self.num_features = [config.hidden_size] * (config.num_hidden_layers + 1)
 
     @can_return_tuple
-    @filter_output_hidden_states
     def forward(
         self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False, **kwargs: Unpack[TransformersKwargs]
     ) -> BackboneOutput:
@@ -793,10 +885,12 @@ class FaRLBackbone(BackboneMixin, FaRLVisionModel):
         Returns:
             `feature_maps`: a tuple of (batch, hidden_size, height / patch_size, width / patch_size) maps.
         """
-        outputs = FaRLVisionModel.forward(self, pixel_values, interpolate_pos_encoding, return_dict=True, **kwargs)
+        outputs = FaRLVisionModel.forward(
+            self, pixel_values, interpolate_pos_encoding, out_indices=self.out_indices, return_dict=True, **kwargs
+        )
         grid = tuple(side // self.config.patch_size for side in pixel_values.shape[-2:])
         return BackboneOutput(
-            feature_maps=tuple(tokens_to_map(outputs.hidden_states[i], grid) for i in self.out_indices),
+            feature_maps=tuple(tokens_to_map(tokens, grid) for tokens in outputs.tapped_hidden_states),
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
@@ -804,7 +898,7 @@ class FaRLBackbone(BackboneMixin, FaRLVisionModel):
 
 def tokens_to_map(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """Tokens (batch, 1 + height * width, dim) to a map (batch, dim, height, width), dropping the class token."""
-    return tokens[:, 1:].transpose(1, 2).reshape(tokens.shape[0], -1, *grid)
+    return tokens[:, 1:].transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], *grid)
 
 
 class FaRLDenseModel(FaRLPreTrainedModel):
@@ -851,27 +945,26 @@ class FaRLDenseModel(FaRLPreTrainedModel):
         """Maps of strides 4, 8, 16 and 32 (for patch 16), and the tower's output with what the caller asked for."""
         if pixel_values is None:
             raise ValueError(f"{type(self).__name__} needs pixel_values.")
-        wanted = kwargs.pop("output_hidden_states", None)
-        wanted = self.config.output_hidden_states if wanted is None else wanted
-        taps = self.config.out_indices
-        selected = selected_hidden_states(wanted)
-        if selected is not None:
-            num_hidden_states = self.config.vision_config.num_hidden_layers + 1
-            selected = resolve_hidden_states_indices(self.vision_model, selected, num_hidden_states)
-        # All hidden states where the caller wants all, else no more than the taps and the caller's selection.
-        captured = True if wanted and selected is None else sorted({*taps, *(selected or ())})
+        if kwargs.get("output_hidden_states") is None:
+            kwargs["output_hidden_states"] = self.config.output_hidden_states
         outputs = self.vision_model(
-            pixel_values, interpolate_pos_encoding, output_hidden_states=captured, return_dict=True, **kwargs
+            pixel_values, interpolate_pos_encoding, out_indices=self.config.out_indices, return_dict=True, **kwargs
         )
         grid = tuple(side // self.config.vision_config.patch_size for side in pixel_values.shape[-2:])
+        if min(grid) < 2:
+            raise ValueError("The image is too small for the head: it needs at least two patches per side.")
         # The head's own precision: full under autocast, as in the original, which casts the taps to fp32.
         dtype = next(self.pyramid.parameters()).dtype
-        maps = self.pyramid([tokens_to_map(outputs.hidden_states[i].to(dtype), grid) for i in taps])
-        if not wanted:
-            outputs.hidden_states = None
-        elif selected is not None:
-            outputs.hidden_states = tuple(h if i in selected else None for i, h in enumerate(outputs.hidden_states))
-        return maps, outputs
+        taps = [tokens_to_map(tokens.to(dtype), grid) for tokens in outputs.tapped_hidden_states]
+        return self.pyramid(taps), outputs
+
+
+def can_be_read(labels: torch.Tensor) -> bool:
+    """
+    Whether to check the values of labels: on a CPU. Reading them on an accelerator would wait for it in each step; its
+    own kernels refuse class ids out of range.
+    """
+    return labels.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 class FaRLForFaceParsing(FaRLDenseModel):
@@ -922,9 +1015,7 @@ class FaRLForFaceParsing(FaRLDenseModel):
         if labels is not None:
             self._check_labels(labels, len(pixel_values))
             at_labels = logits if labels.shape[-2:] == size else resize_bilinear(head_logits, tuple(labels.shape[-2:]))
-            loss = nn.functional.cross_entropy(
-                at_labels.float(), labels.long(), ignore_index=self.config.semantic_loss_ignore_index
-            )
+            loss = mean_cross_entropy(at_labels.float(), labels.long(), self.config.semantic_loss_ignore_index)
         return SemanticSegmenterOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
@@ -932,7 +1023,7 @@ class FaRLForFaceParsing(FaRLDenseModel):
     def _check_labels(self, labels: torch.Tensor, batch_size: int) -> None:
         if labels.ndim != 3 or len(labels) != batch_size:
             raise ValueError(f"labels must be (batch, height, width) class ids, got shape {tuple(labels.shape)}.")
-        if torch.compiler.is_compiling():
+        if not can_be_read(labels):
             return
         ids = labels[labels != self.config.semantic_loss_ignore_index]
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.config.num_labels:
@@ -940,13 +1031,6 @@ class FaRLForFaceParsing(FaRLDenseModel):
                 f"labels hold class ids from {int(ids.min())} to {int(ids.max())}, but the model has "
                 f"{self.config.num_labels} classes (0 to {self.config.num_labels - 1})."
             )
-
-
-def resize_bilinear(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """(batch, channels, height, width) maps at another size, bilinear, `align_corners=False`, no antialias."""
-    if tuple(maps.shape[-2:]) == size:
-        return maps
-    return nn.functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
 @dataclass
@@ -1038,7 +1122,7 @@ class FaRLForFaceAlignment(FaRLDenseModel):
             raise ValueError(
                 f"labels must be (batch, num_landmarks, 2) = {expected} points, got shape {tuple(labels.shape)}."
             )
-        if not torch.compiler.is_compiling() and not bool(labels.isfinite().all()):
+        if can_be_read(labels) and not bool(labels.isfinite().all()):
             image, landmark, _ = labels.isfinite().logical_not().nonzero()[0].tolist()
             raise ValueError(f"labels are not finite: landmark {landmark} of image {image} in the batch.")
 
@@ -1151,7 +1235,7 @@ class FaRLForImageClassification(FaRLPreTrainedModel):
         if problem_type == "regression":
             return nn.functional.mse_loss(logits, labels.to(logits.dtype))
         highest = num_labels - 1 if problem_type == "single_label_classification" else 1
-        if not torch.compiler.is_compiling() and not 0 <= labels.min() <= labels.max() <= highest:
+        if can_be_read(labels) and labels.numel() and not 0 <= labels.min() <= labels.max() <= highest:
             raise ValueError(
                 f"labels go from {labels.min().item():g} to {labels.max().item():g}, but {problem_type} needs values "
                 f"from 0 to {highest}."

@@ -135,7 +135,7 @@ def _parts_of_step(model: FaRLForPreTraining, content: dict[str, torch.Tensor]) 
         for _ in range(2):
             model.visual_projection(model.vision_model(pixel_values).pooler_output).sum().backward()
         model.text_projection(model.text_model(content["input_ids"]).pooler_output).sum().backward()
-        hidden = model.mim_encoder(tokens.requires_grad_())[:, 1:][masked]
+        hidden = model.mim_encoder(tokens.requires_grad_())[0][:, 1:][masked]
         nn.functional.cross_entropy(model.mim_head(model.mim_layernorm(hidden)), targets).backward()
         optimizer.step()
 

@@ -15,6 +15,7 @@ from farl_hf import (
     FaRLForFaceParsing,
     FaRLForImageClassification,
     FaRLForPreTraining,
+    optimize_for_inference,
 )
 from farl_hf.conversion.checkpoints import CheckpointError, convert_checkpoint
 from farl_hf.datasets.labels import CELEBA_ATTRIBUTES, CELEBAMASK_HQ_LABELS, LAPA_LABELS
@@ -161,7 +162,7 @@ def test_from_a_dual_encoder_only_the_head_is_new(tmp_path, model_class):
     again, report = model_class.from_pretrained(tmp_path / "task", output_loading_info=True)
     assert not any(report.values())
     values = pixel_values(size=64)
-    torch.testing.assert_close(model.eval()(values)[0], again.eval()(values)[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(model.eval()(values)[0], again.eval()(values)[0], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("model_class", [FaRLForFaceParsing, FaRLForFaceAlignment, FaRLForImageClassification])
@@ -169,8 +170,9 @@ def test_half_precision_compile_and_checkpointing(model_class):
     model = build(model_class, num_labels=5, num_landmarks=3).eval()
     values = pixel_values()
     with torch.no_grad():
-        plain = model(values)[0]
+        # Compiled before it has run once.
         compiled = torch.compile(model, fullgraph=True, backend="aot_eager")(values)[0]
+        plain = model(values)[0]
         assert torch.allclose(plain, compiled, atol=1e-5)
         half = build(model_class, num_labels=5, num_landmarks=3).eval().half()(values)
     if model_class is FaRLForFaceAlignment:
@@ -193,6 +195,32 @@ def test_asked_hidden_states_alone_are_returned():
     assert len(model(pixel_values(), output_hidden_states=True).hidden_states) == 5
     selected = model(pixel_values(), output_hidden_states=[-1]).hidden_states
     assert [h is not None for h in selected] == [False, False, False, False, True]
+
+
+def test_images_that_are_too_small_for_the_head():
+    for model in (build(FaRLForFaceParsing).eval(), optimize_for_inference(build(FaRLForFaceParsing))):
+        with pytest.raises(ValueError, match="too small for the head"):
+            model(torch.zeros(1, 3, 8, 32), interpolate_pos_encoding=True)
+
+
+@pytest.mark.parametrize("model_class", [FaRLForFaceParsing, FaRLForFaceAlignment, FaRLForImageClassification])
+def test_labels_on_an_accelerator_are_not_waited_for(model_class):
+    """Reading a tensor of the device "meta" is an error, where on a GPU it is a synchronisation."""
+    with torch.device("meta"):
+        model = model_class(tiny_config(num_labels=5, num_landmarks=3))
+        labels = {
+            FaRLForFaceParsing: torch.zeros(2, 32, 32, dtype=torch.long),
+            FaRLForFaceAlignment: torch.zeros(2, 3, 2),
+            FaRLForImageClassification: torch.zeros(2, dtype=torch.long),
+        }[model_class]
+        assert model(torch.zeros(2, 3, 32, 32), labels=labels).loss.device.type == "meta"
+
+
+def test_labels_that_are_all_ignored_change_nothing():
+    model = build(FaRLForFaceParsing, num_labels=5)
+    loss = model(pixel_values(), labels=torch.full((2, 32, 32), 255)).loss
+    loss.backward()
+    assert loss.item() == 0 and all(not p.grad.any() for p in model.parameters() if p.grad is not None)
 
 
 def test_bad_taps():

@@ -13,6 +13,7 @@ from farl_hf import (
     FaRLTextModel,
     FaRLVisionModel,
 )
+from farl_hf.models.modeling_farl import halves
 
 TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 VISION = {**TEXT, "num_hidden_layers": 4, "image_size": 32, "patch_size": 8}
@@ -166,6 +167,65 @@ def test_pretraining_branches_alone():
         model(**batch, bool_masked_pos=mask[:, :5])
     with pytest.raises(ValueError, match="needs pixel_values"):
         model(pixel_values=batch["pixel_values"])
+
+
+@pytest.mark.parametrize("eos_token_id", [2, 98, [98], [97, 98]])
+def test_end_of_text(tmp_path, eos_token_id):
+    """CLIP's older configs say 2 where the vocabulary ends in the end token; others have several end tokens."""
+    torch.manual_seed(0)
+    model = FaRLModel(tiny_config(text_config={**tiny_config().text_config.to_dict(), "eos_token_id": eos_token_id}))
+    model.eval().save_pretrained(tmp_path)
+    batch = inputs()
+    batch["input_ids"][0, 4] = 97
+    end = torch.tensor([4 if eos_token_id == [97, 98] else 6, 6, 6])
+    tower = model.text_model(batch["input_ids"], batch["attention_mask"])
+    assert torch.equal(tower.pooler_output, tower.last_hidden_state[torch.arange(3), end])
+    if isinstance(eos_token_id, int):
+        clip = CLIPModel.from_pretrained(tmp_path, config=CLIPConfig.from_pretrained(tmp_path)).eval()
+        assert (clip(**batch).text_embeds - model(**batch).text_embeds).abs().max() < 1e-6
+
+
+def test_pretraining_refuses_what_it_does_not_know():
+    model = FaRLForPreTraining(tiny_config()).eval()
+    batch = inputs()
+    with pytest.raises(ValueError, match=r"24x96 but the model was built for 32x32.*load the model with image_size"):
+        model(pixel_values=torch.randn(3, 3, 24, 96), input_ids=batch["input_ids"])
+    for name in ("interpolate_pos_encoding", "mim_target", "bool_mask"):
+        with pytest.raises(TypeError, match=f"no argument '{name}'"):
+            model(**batch, **{name: True})
+
+
+def test_masks_of_other_types_and_of_nothing():
+    torch.manual_seed(0)
+    model = FaRLForPreTraining(tiny_config())
+    batch = {**inputs(), "mim_targets": torch.randint(0, 50, (3, 16))}
+    mask = torch.rand(3, 16) < 0.4
+    expected = model(**batch, bool_masked_pos=mask)
+    for dtype in (torch.int64, torch.uint8, torch.float32):
+        assert torch.equal(model(**batch, bool_masked_pos=mask.to(dtype)).mim_logits, expected.mim_logits)
+    nothing = model(**batch, bool_masked_pos=torch.zeros_like(mask))
+    assert nothing.mim_loss.item() == 0 and nothing.loss.item() == nothing.itc_loss.item()
+    nothing.loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_hidden_states_of_pretraining():
+    model = FaRLForPreTraining(tiny_config()).eval()
+    batch = {**inputs(), "bool_masked_pos": torch.arange(16).repeat(3, 1) % 3 == 0}
+    assert model(**batch).vision_model_output is None
+    output = model(**batch, output_hidden_states=True)
+    clean = model.vision_model(batch["pixel_values"], output_hidden_states=True).hidden_states
+    assert all(torch.equal(a, b) for a, b in zip(output.vision_model_output.hidden_states, clean, strict=True))
+    assert len(output.text_model_output.hidden_states) == 3 and len(output.masked_model_output.hidden_states) == 5
+    assert not torch.equal(output.masked_model_output.hidden_states[0], clean[0])
+    # What a GPU does: both copies in one pass.
+    pixels = torch.cat([batch["pixel_values"], batch["pixel_values"].flip(-1)])
+    first, second = halves(model.vision_model(pixels, output_hidden_states=True))
+    assert torch.equal(first.hidden_states[-1], torch.cat([first.last_hidden_state]))
+    assert (first.pooler_output - model.vision_model(pixels[:3]).pooler_output).abs().max() < 1e-5
+    assert (
+        second.hidden_states[2] - model.vision_model(pixels[3:], output_hidden_states=True).hidden_states[2]
+    ).abs().max() < 1e-5
 
 
 def test_dropped_patches_keep_their_positions():
