@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import tarfile
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -448,7 +449,7 @@ def _parallel(make: Callable[[_Chunk], list[_Encoded]], chunks: Iterator[_Chunk]
     """`map` in processes, in order and never far ahead of the reader."""
     # Fresh processes: what torch and warp hold (threads, devices) does not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, context, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(num_workers, context, initializer=_end_with_parent) as pool:
         waiting: deque = deque()
         try:
             for chunk in chunks:
@@ -466,11 +467,16 @@ def _parallel(make: Callable[[_Chunk], list[_Encoded]], chunks: Iterator[_Chunk]
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _one_thread() -> None:
-    """Each process takes one core."""
-    import torch
+def _end_with_parent() -> None:
+    """A process whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
 
-    torch.set_num_threads(1)
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 # --------------------------------------------------------------------------------------------------------------- files

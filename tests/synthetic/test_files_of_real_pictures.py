@@ -1,6 +1,9 @@
 """Writers and the renderer together: any number of processes, everything there is to label, photos as backgrounds."""
 
 import hashlib
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -65,3 +68,31 @@ def test_photos_are_backgrounds_and_broken_files_are_skipped(tmp_path):
     assert all(sample.metadata["background"] == "photo" for sample in green)
     with pytest.raises(ValueError, match="is not a folder"):
         SyntheticFaceConfig(backgrounds=tmp_path / "green.png")
+
+
+@pytest.mark.slow
+def test_killed_command_leaves_no_process_and_goes_on(tmp_path):
+    def command(folder: str) -> list[str]:
+        words = ["--layout", "lapa", "--num", "150", "--num-val", "1", "--num-test", "1", "--image-size", "48"]
+        return [sys.executable, "-m", "farl_hf", "synthesize", str(tmp_path / folder), *words, "--num-workers", "2"]
+
+    subprocess.run(command("whole"), check=True, capture_output=True)
+    process = subprocess.Popen(command("killed"), stderr=subprocess.DEVNULL)
+    journal = tmp_path / "killed/LaPa/.synthesize.jsonl"
+    deadline = time.monotonic() + 300
+    while not (journal.exists() and journal.read_text().count("\n") > 20) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.wait()
+    done = journal.read_text().count("\n")
+    assert 20 < done < 153
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(children) >= 2 and not any(Path(f"/proc/{child}").exists() for child in children)
+    again = subprocess.run(command("killed"), check=True, capture_output=True, text=True)
+    assert f"{done - 1}/152" in again.stderr
+    leftovers = {name for name in digests(tmp_path / "killed") if name.endswith(".part")}
+    assert len(leftovers) <= 1
+    assert {k: v for k, v in digests(tmp_path / "killed").items() if k not in leftovers} == digests(tmp_path / "whole")
