@@ -48,7 +48,10 @@ class Seen:
     celebamask_hq: wp.int32
     depth: wp.float32
     normal: wp.vec3
-    lamps: wp.vec3
+    lamps: wp.vec3  # how much of each is seen, and what each would give if nothing hid it
+    first_lamp: wp.vec3
+    second_lamp: wp.vec3
+    third_lamp: wp.vec3
 
 
 @wp.func
@@ -175,7 +178,7 @@ def lamps_seen(scene: Scene, at: wp.vec3, n: wp.vec3, wrap: float, jitter: float
         to = wp.vec3(scene.lights[i, 0], scene.lights[i, 1], scene.lights[i, 2])
         if scene.lights[i, 7] > 0.5 and wp.dot(n, to) > -wrap:
             a = jitter * 6.2831853
-            r = 0.6 * scene.lights[i, 6] * wp.sqrt(wp.abs(wp.sin(jitter * 12.9898)))
+            r = scene.lights[i, 6] * wp.sqrt(wp.abs(wp.sin(jitter * 12.9898)))
             side = wp.normalize(wp.cross(to, wp.vec3(0.31, 0.77, 0.55)))
             other = wp.cross(to, side)
             aim = wp.normalize(to + side * (r * wp.cos(a)) + other * (r * wp.sin(a)))
@@ -191,35 +194,26 @@ def lamps_seen(scene: Scene, at: wp.vec3, n: wp.vec3, wrap: float, jitter: float
 
 
 @wp.func
-def lit(
-    scene: Scene,
-    n: wp.vec3,
-    view: wp.vec3,
-    albedo: wp.vec3,
-    gloss: float,
-    sharp: float,
-    wrap: float,
-    openness: float,
-    lamps: wp.vec3,
+def lamp_light(
+    scene: Scene, i: int, n: wp.vec3, view: wp.vec3, albedo: wp.vec3, gloss: float, sharp: float, wrap: float
 ):
-    """Colour of a surface under sky and lamps, of which it sees the shares `lamps`."""
-    colour = wp.cw_mul(albedo, sky_light(scene, n)) * openness
-    for i in range(scene.lights.shape[0]):
-        to = wp.vec3(scene.lights[i, 0], scene.lights[i, 1], scene.lights[i, 2])
-        power = wp.vec3(scene.lights[i, 3], scene.lights[i, 4], scene.lights[i, 5])
-        facing = wp.dot(n, to)
-        if facing > -wrap:
-            diffuse = wp.max(0.0, (facing + wrap) / (1.0 + wrap))
-            # Light that went through skin is redder.
-            soft = wp.max(0.0, (facing + wrap * 2.5) / (1.0 + wrap * 2.5))
-            spread = wp.vec3(soft, diffuse, diffuse * 0.97)
-            half = wp.normalize(to - view)
-            shine = wp.pow(wp.max(0.0, wp.dot(n, half)), sharp) * gloss * (sharp + 8.0) * 0.04
-            fresnel = 1.0 + 3.0 * wp.pow(1.0 - wp.max(0.0, wp.dot(n, -view)), 4.0)
-            if facing < 0.0:
-                shine = 0.0
-            colour += wp.cw_mul(power, wp.cw_mul(albedo, spread) + wp.vec3(shine * fresnel)) * lamps[i]
-    return colour
+    """What a surface sends to the viewer of one lamp that nothing hides."""
+    to = wp.vec3(scene.lights[i, 0], scene.lights[i, 1], scene.lights[i, 2])
+    power = wp.vec3(scene.lights[i, 3], scene.lights[i, 4], scene.lights[i, 5])
+    facing = wp.dot(n, to)
+    result = wp.vec3(0.0)
+    if facing > -wrap:
+        diffuse = wp.max(0.0, (facing + wrap) / (1.0 + wrap))
+        # Light that went through skin is redder.
+        soft = wp.max(0.0, (facing + wrap * 2.5) / (1.0 + wrap * 2.5))
+        spread = wp.vec3(soft, diffuse, diffuse * 0.97)
+        half = wp.normalize(to - view)
+        shine = wp.pow(wp.max(0.0, wp.dot(n, half)), sharp) * gloss * (sharp + 8.0) * 0.04
+        fresnel = 1.0 + 3.0 * wp.pow(1.0 - wp.max(0.0, wp.dot(n, -view)), 4.0)
+        if facing < 0.0:
+            shine = 0.0
+        result = wp.cw_mul(power, wp.cw_mul(albedo, spread) + wp.vec3(shine * fresnel))
+    return result
 
 
 @wp.func
@@ -376,7 +370,9 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                     solid = 0
                     if have_colour == 0:
                         glint = float(0.0)
-                        shine = lit(scene, n, ray, wp.vec3(0.0), 0.8, 90.0, 0.0, 1.0, wp.vec3(1.0))
+                        shine = wp.vec3(0.0)
+                        for i in range(scene.lights.shape[0]):
+                            shine += lamp_light(scene, i, n, ray, wp.vec3(0.0), 0.8, 90.0, 0.0)
                         mirror = ray - n * (2.0 * wp.dot(ray, n))
                         facing = wp.pow(1.0 - wp.abs(wp.dot(n, ray)), 3.0) * 0.5 + table[p, 46]
                         back = wp.cw_mul(sky_light(scene, mirror), wp.vec3(facing)) + shine * 0.35
@@ -593,8 +589,17 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                     if have_colour == 0:
                         if labels == 1:
                             lamps = lamps_seen(scene, at, n, wrap, jitter)
-                        colour = lit(scene, n, ray, albedo, gloss, sharp, wrap, open_sky, lamps)
-                        seen.colour += wp.cw_mul(through, colour)
+                        seen.colour += wp.cw_mul(through, wp.cw_mul(albedo, sky_light(scene, n)) * open_sky)
+                        for i in range(scene.lights.shape[0]):
+                            light = wp.cw_mul(through, lamp_light(scene, i, n, ray, albedo, gloss, sharp, wrap))
+                            if labels == 0:
+                                seen.colour += light * lamps[i]
+                            elif i == 0:
+                                seen.first_lamp = light
+                            elif i == 1:
+                                seen.second_lamp = light
+                            else:
+                                seen.third_lamp = light
                         seen.alpha = 1.0
                         seen.depth = t * ray[2]
                         seen.normal = n
@@ -637,6 +642,7 @@ def cast_rays(
     depth: wp.array(dtype=wp.float32),
     normal: wp.array(dtype=wp.vec3),
     lamps: wp.array(dtype=wp.vec3),
+    by_lamp: wp.array(dtype=wp.vec3, ndim=2),
     finer: wp.array(dtype=wp.vec4),
 ):
     """
@@ -683,12 +689,48 @@ def cast_rays(
             depth[i] = seen.depth
             normal[i] = seen.normal
             lamps[i] = seen.lamps
+            by_lamp[i, 0] = seen.first_lamp
+            by_lamp[i, 1] = seen.second_lamp
+            by_lamp[i, 2] = seen.third_lamp
     if first == 1:
         colour[i] = total
     elif rays > 0:
         finer[i] = total
     else:
         finer[i] = mine
+
+
+@wp.kernel
+def add_lamps(
+    size: int,
+    part: wp.array(dtype=wp.int32),
+    depth: wp.array(dtype=wp.float32),
+    lamps: wp.array(dtype=wp.vec3),
+    by_lamp: wp.array(dtype=wp.vec3, ndim=2),
+    colour: wp.array(dtype=wp.vec4),
+    smooth_lamps: wp.array(dtype=wp.vec3),
+):
+    """Adds the lamps' light, each by how much of it the pixels around see: one shadow ray each, and yet smooth."""
+    i = wp.tid()
+    smooth_lamps[i] = lamps[i]
+    if colour[i][3] > 0.0:
+        x = i % size
+        y = i // size
+        total = wp.vec3(0.0)
+        count = float(0.0)
+        for k in range(25):
+            nx = wp.clamp(x + k % 5 - 2, 0, size - 1)
+            ny = wp.clamp(y + k // 5 - 2, 0, size - 1)
+            j = ny * size + nx
+            if part[j] % 16 == part[i] % 16 and wp.abs(depth[j] - depth[i]) < 0.01:
+                total += lamps[j]
+                count += 1.0
+        share = lamps[i]
+        if count > 0.5:
+            share = total / count
+        smooth_lamps[i] = share
+        light = by_lamp[i, 0] * share[0] + by_lamp[i, 1] * share[1] + by_lamp[i, 2] * share[2]
+        colour[i] = colour[i] + wp.vec4(light[0], light[1], light[2], 0.0)
 
 
 @wp.kernel

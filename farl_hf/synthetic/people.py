@@ -146,6 +146,7 @@ _MEANS = {
     "head-scale-vert-incr": -0.15,
     "head-fat-incr": 0.05,
     "forehead-temple-incr": 0.15,
+    "l-eye-height2-incr": 0.35,
     "head-angle-out": 0.1,
     "mouth-scale-horiz-incr": 0.1,
 }
@@ -238,7 +239,7 @@ def sample_expression(rng: np.random.Generator, name: str | None = None) -> tupl
         if rng.random() < 0.03:
             act(0.6 * rng.random(), action)
     if name != "winking":
-        closing = rng.choice([0.0, rng.uniform(0, 0.35), rng.uniform(0.85, 1.0)], p=[0.5, 0.42, 0.08])
+        closing = rng.choice([0.0, rng.uniform(0, 0.3), rng.uniform(0.85, 1.0)], p=[0.55, 0.38, 0.07])
         if closing:
             for side in ("Left", "Right"):
                 actions["eyeBlink" + side] = float(closing)

@@ -171,11 +171,17 @@ def render(
     celebamask_hq = warp.zeros(pixels, dtype=warp.uint8, device=where)
     depth = warp.zeros(pixels, dtype=warp.float32, device=where)
     normal = warp.zeros(pixels, dtype=warp.vec3, device=where)
-    lamps_seen = warp.zeros(pixels, dtype=warp.vec3, device=where)
+    seen = warp.zeros(pixels, dtype=warp.vec3, device=where)
+    smooth_seen = warp.zeros(pixels, dtype=warp.vec3, device=where)
+    by_lamp = warp.zeros((pixels, 3), dtype=warp.vec3, device=where)
     camera = warp.vec4(float(focal), (size - 1) / 2, (size - 1) / 2, float(seed % 65536))
-    outputs = [colour, part, lapa, celebamask_hq, depth, normal, lamps_seen, finer]
-    for first in (1, 0):
-        warp.launch(kernels.cast_rays, dim=pixels, inputs=[world, camera, size, first, *outputs], device=where)
+    outputs = [colour, part, lapa, celebamask_hq, depth, normal]
+    first = [world, camera, size, 1, *outputs, seen, by_lamp, finer]
+    warp.launch(kernels.cast_rays, dim=pixels, inputs=first, device=where)
+    lamps_of = [size, part, depth, seen, by_lamp, colour, smooth_seen]
+    warp.launch(kernels.add_lamps, dim=pixels, inputs=lamps_of, device=where)
+    more = [world, camera, size, 0, *outputs, smooth_seen, by_lamp, finer]
+    warp.launch(kernels.cast_rays, dim=pixels, inputs=more, device=where)
     smooth = finer.numpy().reshape(size, size, 4)
     distance = depth.numpy().reshape(size, size)
     key = part.numpy().reshape(size, size)
