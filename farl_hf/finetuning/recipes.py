@@ -1,5 +1,6 @@
 """The recipes as `TrainingArguments`, and what else follows from a recipe."""
 
+import multiprocessing
 import os
 from typing import Any
 
@@ -37,7 +38,6 @@ def recipe_defaults(config: FinetuneConfig) -> dict[str, Any]:
     benchmark = config.benchmark()
     paper = config.recipe == "paper"
     validated = config.validation != "none"
-    workers = min(_MOST_WORKERS, os.cpu_count() or 1)
     return {
         "num_train_epochs": benchmark.paper_epochs if paper else benchmark.short_epochs,
         "per_device_train_batch_size": max(1, _GLOBAL_BATCH // int(os.environ.get("WORLD_SIZE", "1"))),
@@ -53,12 +53,21 @@ def recipe_defaults(config: FinetuneConfig) -> dict[str, Any]:
         "metric_for_best_model": f"eval_{benchmark.task.headline}" if validated else None,
         "greater_is_better": benchmark.task.greater_is_better if validated else None,
         "remove_unused_columns": False,
-        "dataloader_num_workers": workers,
+        "dataloader_num_workers": default_workers(),
         "dataloader_pin_memory": torch.cuda.is_available(),
         "label_names": ["labels"],
         # The original's (`ml/trainer.py` of py-blueprint).
         "seed": 123,
     }
+
+
+def default_workers() -> int:
+    """
+    Processes that read faces beside the training: as many as cores, up to four; none where a process cannot be forked
+    (Windows, macOS, Python 3.14), because each epoch would begin by importing everything anew.
+    """
+    forked = multiprocessing.get_all_start_methods()[0] == "fork"
+    return min(_MOST_WORKERS, os.cpu_count() or 1) if forked else 0
 
 
 def check_training_arguments(config: FinetuneConfig, arguments: TrainingArguments) -> None:

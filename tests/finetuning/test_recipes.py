@@ -136,11 +136,17 @@ def test_short_recipe():
     args = arguments(config)
     assert (args.num_train_epochs, args.lr_scheduler_type, args.warmup_steps) == (60, "cosine", 0.02)
     assert milestone(config, args) is None and average_warms_up(config)
-    assert args.dataloader_num_workers > 0
     assert backbone_learning_rate(recipe("lapa", "short", tuning="lora")) == 1e-3
     assert backbone_learning_rate(recipe("lapa", "short", backbone_lr=3e-4)) == 3e-4
     own = {"task": "alignment", "num_landmarks": 5}
     assert average_warms_up(recipe("own", "paper", **own))
+
+
+def test_workers_read_faces_where_they_cost_nothing_to_start(monkeypatch):
+    for methods, cores, workers in ((["fork"], 16, 4), (["fork"], 2, 2), (["spawn"], 16, 0)):
+        monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda methods=methods: methods)
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        assert arguments(recipe("lapa", "short")).dataloader_num_workers == workers
 
 
 def test_paper_schedule_is_constant_and_a_tenth_from_epoch_200_on():
