@@ -96,10 +96,10 @@ def augment_colours(image: torch.Tensor, config: AugmentationConfig, rng: np.ran
         rng: See [`sample_generator`].
 
     Returns:
-        A new image of the same shape and range.
+        The image, of the same shape and range; the argument keeps its values.
     """
-    image = image.clone()
     if config.occlusion:
+        image = image.clone()
         paint_occluder(image, rng)
     if rng.random() < config.noise:
         weight = rng.uniform(0, 0.5)

@@ -17,10 +17,9 @@ from ..models.geometry_farl import (
     box_crop_matrix,
     celeba_align_matrix,
     celebamask_hq_matrix,
-    crop_sampling_map,
+    crop_sampling_grid,
     face_align_matrix,
     pixel_centre,
-    sample,
 )
 from ..models.image_processing_farl import FaRLFaceImageProcessor, to_rgb_tensor
 from .augmentation import AugmentationConfig, augment_colours, sample_generator, sample_similarity
@@ -78,6 +77,12 @@ class FaceRows:
                 f"The data set has no column {missing[0]!r}, but {', '.join(rows.column_names)}: map it by `columns`."
             )
 
+        # Columns that nobody reads cost time too, points above all.
+        self._read_rows = rows
+        if rows.format["type"] != "custom":
+            used = [*needed, *(name for name in ("box", "subsets") if name in rows.column_names and name not in needed)]
+            self._read_rows = rows.select_columns(used)
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -91,7 +96,7 @@ class FaceRows:
     def read(self, index: int) -> tuple[Image.Image, torch.Tensor, np.ndarray | None, Mapping[str, Any]]:
         """Image, truth, annotation of the face (see `ANNOTATION_COLUMNS`), and the row itself."""
         try:
-            row = self.rows[index]
+            row = self._read_rows[index]
             image = row["image"].convert("RGB")
             if self.round_trip:
                 image = jpeg_round_trip(image)
@@ -124,14 +129,10 @@ class FaceRows:
         for index in range(0, len(self), step)[:_CHECKED]:
             try:
                 image, target, annotation, _ = self.read(index)
-                matrix = crop_matrix(self.processor, annotation, (image.height, image.width))[None].float()
-                size, warp_factor, convention = (
-                    self.processor.crop_size,
-                    self.processor.warp_factor,
-                    self.processor.convention,
-                )
-                coordinates = crop_sampling_map(matrix, size, warp_factor, convention)
-                label = self.task.crop_target(target, matrix[0], coordinates[0], self.processor)
+                matrix = crop_matrix(self.processor, annotation, (image.height, image.width))
+                shape = (self.processor.warp_factor, self.processor.convention, image.height, image.width)
+                grid = crop_sampling_grid(matrix, self.processor.crop_size, *shape)
+                label = self.task.crop_target(target, matrix, grid, self.processor)
             except ValueError as error:
                 if not skip_bad:
                     raise
@@ -287,10 +288,11 @@ class TrainingFaces(torch.utils.data.Dataset):
         to_indices[:2, 2] = -centre
         jitter = torch.linalg.inv(to_indices) @ sample_similarity(config, size, rng) @ to_indices
         matrix = (jitter @ matrix).float()
-        coordinates = crop_sampling_map(matrix[None], size, processor.warp_factor, processor.convention)
+        height, width = image.shape[-2:]
+        grid = crop_sampling_grid(matrix, size, processor.warp_factor, processor.convention, height, width)
         # Sampling is twice as fast from channels that lie apart.
-        crop = sample(image[None].contiguous(), coordinates, processor.convention)[0]
-        labels = task.crop_target(target, matrix, coordinates[0], processor)
+        crop = nn.functional.grid_sample(image[None].contiguous(), grid, mode="bilinear", align_corners=False)[0]
+        labels = task.crop_target(target, matrix, grid, processor)
         crop = augment_colours(crop, config, rng)
         if rng.random() < config.flip:
             crop, labels = crop.flip(-1), task.flip_target(labels)
@@ -298,7 +300,7 @@ class TrainingFaces(torch.utils.data.Dataset):
             # Inside of the original's network: bilinear, no antialias.
             crop = nn.functional.interpolate(crop[None], (processor.size,) * 2, mode="bilinear", align_corners=False)[0]
         mean, std = (crop.new_tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std))
-        return {"pixel_values": (crop - mean) / std, "labels": labels}
+        return {"pixel_values": (crop - mean).div_(std), "labels": labels}
 
 
 class EvaluationFaces(torch.utils.data.Dataset):

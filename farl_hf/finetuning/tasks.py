@@ -11,7 +11,7 @@ from torch import nn
 from ..datasets.flips import class_flip_permutation, flip_permutation
 from ..datasets.label_maps import parse_colours, read_label_map
 from ..metrics import AttributeAccuracy, FaceParsingF1, LandmarkNME
-from ..models.geometry_farl import photo_to_crop, pixel_centre, sample
+from ..models.geometry_farl import photo_to_crop, pixel_centre
 from ..models.image_processing_farl import FaceTransform, FaRLFaceImageProcessor
 from ..models.modeling_farl import (
     FaRLForFaceAlignment,
@@ -61,12 +61,12 @@ class FaceTask(ABC):
         self,
         target: torch.Tensor,
         matrix: torch.Tensor,
-        coordinates: torch.Tensor,
+        grid: torch.Tensor,
         processor: FaRLFaceImageProcessor,
     ) -> torch.Tensor:
         """
-        The truth in the crop that `matrix` (3, 3) leads to, and whose pixels lie at `coordinates` (size, size, 2) of
-        the image, see [`crop_sampling_map`]: the `labels` of the model.
+        The truth in the crop that `matrix` (3, 3) leads to, and whose pixels lie at `grid` (1, size, size, 2) of the
+        image, see [`crop_sampling_grid`]: the `labels` of the model.
         """
 
     @abstractmethod
@@ -148,11 +148,11 @@ class ParsingTask(FaceTask):
         self,
         target: torch.Tensor,
         matrix: torch.Tensor,
-        coordinates: torch.Tensor,
+        grid: torch.Tensor,
         processor: FaRLFaceImageProcessor,
     ) -> torch.Tensor:
         # Outside of the image is background, and counts in the loss, as in the original.
-        crop = sample(target[None, None].float(), coordinates[None], processor.convention, mode="nearest")
+        crop = nn.functional.grid_sample(target[None, None].float(), grid, mode="nearest", align_corners=False)
         return crop[0, 0].long()
 
     def flip_target(self, target: torch.Tensor) -> torch.Tensor:
@@ -213,7 +213,7 @@ class AlignmentTask(FaceTask):
         self,
         target: torch.Tensor,
         matrix: torch.Tensor,
-        coordinates: torch.Tensor,
+        grid: torch.Tensor,
         processor: FaRLFaceImageProcessor,
     ) -> torch.Tensor:
         centre, size = pixel_centre(processor.convention), processor.crop_size
@@ -275,7 +275,7 @@ class AttributesTask(FaceTask):
         self,
         target: torch.Tensor,
         matrix: torch.Tensor,
-        coordinates: torch.Tensor,
+        grid: torch.Tensor,
         processor: FaRLFaceImageProcessor,
     ) -> torch.Tensor:
         return target

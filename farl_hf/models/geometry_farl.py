@@ -270,6 +270,34 @@ def crop_sampling_map(matrix: torch.Tensor, size: int, warp_factor: float, conve
     return torch.stack([x / divisor, y / divisor], dim=-1)
 
 
+def crop_sampling_grid(
+    matrix: torch.Tensor, size: int, warp_factor: float, convention: str, height: int, width: int
+) -> torch.Tensor:
+    """
+    [`crop_sampling_map`] of one affine matrix, scaled for `grid_sample` with `align_corners=False`: for training, where
+    it is made anew for every picture. All scales are put into the matrix, so that only one sum per axis is left.
+
+    Args:
+        matrix: (3, 3), affine, from the photo to the crop.
+        size, warp_factor, convention: See [`crop_sampling_map`].
+        height, width: Of the photo in pixels.
+
+    Returns:
+        (1, size, size, 2) float32.
+    """
+    centre = pixel_centre(convention)
+    axis = torch.arange(size, dtype=torch.float64) + centre
+    if warp_factor != 0:
+        axis = (inverse_tanh_warp(2 * axis / size - 1, warp_factor) + 1) / 2 * size
+    inverse = torch.linalg.inv(matrix.double())
+    grid = torch.empty(1, size, size, 2)
+    for i, extent in enumerate((width, height)):
+        across = inverse[i, 0] * axis * (2 / extent)
+        down = (inverse[i, 1] * axis + inverse[i, 2] + (0.5 - centre)) * (2 / extent) - 1
+        torch.add(across.float(), down.float()[:, None], out=grid[0, :, :, i])
+    return grid
+
+
 def pixel_grid(height: int, width: int, convention: str, like: torch.Tensor) -> torch.Tensor:
     """Centres of all pixels, (1, height * width, 2), row by row, in the dtype and on the device of `like`."""
     first = pixel_centre(convention)
