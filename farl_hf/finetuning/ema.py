@@ -26,7 +26,7 @@ class ExponentialMovingAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.999, warmup: bool = False):
-        self.decay, self.warmup = decay, warmup
+        self.decay, self.warmup, self.step = decay, warmup, 0
         self.average = {name: tensor.clone() for name, tensor in moving_tensors(model).items()}
 
     def decay_at(self, step: int) -> float:
@@ -34,9 +34,10 @@ class ExponentialMovingAverage:
         return min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """After optimizer step number `step`."""
-        current, weight = moving_tensors(model), 1 - self.decay_at(step)
+    def update(self, model: nn.Module, step: int | None = None) -> None:
+        """After optimizer step number `step`, by default one more than at the last call."""
+        self.step = self.step + 1 if step is None else step
+        current, weight = moving_tensors(model), 1 - self.decay_at(self.step)
         torch._foreach_lerp_(list(self.average.values()), [current[name] for name in self.average], weight)
 
     @torch.no_grad()

@@ -129,10 +129,7 @@ class FaceRows:
         for index in range(0, len(self), step)[:_CHECKED]:
             try:
                 image, target, annotation, _ = self.read(index)
-                matrix = crop_matrix(self.processor, annotation, (image.height, image.width))
-                shape = (self.processor.warp_factor, self.processor.convention, image.height, image.width)
-                grid = crop_sampling_grid(matrix, self.processor.crop_size, *shape)
-                label = self.task.crop_target(target, matrix, grid, self.processor)
+                label = self.crop_target(target, annotation, (image.height, image.width))
             except ValueError as error:
                 if not skip_bad:
                     raise
@@ -144,6 +141,15 @@ class FaceRows:
         if not targets:
             raise errors[0]
         self.task.check_targets(targets)
+
+    def crop_target(
+        self, target: torch.Tensor, annotation: np.ndarray | None, image_size: tuple[int, int]
+    ) -> torch.Tensor:
+        """The `labels` of a face that [`read`] gave, in the crop of evaluation. `image_size` is (height, width)."""
+        processor = self.processor
+        matrix = crop_matrix(processor, annotation, image_size)
+        grid = crop_sampling_grid(matrix, processor.crop_size, processor.warp_factor, processor.convention, *image_size)
+        return self.task.crop_target(target, matrix, grid, processor)
 
     def describe(self, index: int) -> str:
         """File of a row if the data set knows it, else its number."""

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from farl_hf.finetuning import BENCHMARKS, FinetuneConfig, default_training_arguments, finetune
-from farl_hf.finetuning.faces import EvaluationFaces, FaceRows, crop_matrix
-from farl_hf.models.geometry_farl import crop_sampling_map
+from farl_hf.finetuning.faces import EvaluationFaces, FaceRows
 from farl_hf.synthetic import write_celeba, write_ibug300w, write_lapa
 
 from . import learning
@@ -166,11 +165,7 @@ def baseline(task: str, data: Path) -> float:
     shapes = []
     for i in range(len(train)):
         image, target, annotation, _ = train.read(i)
-        matrix = crop_matrix(processor, annotation, (image.height, image.width))
-        coordinates = crop_sampling_map(
-            matrix[None].float(), processor.crop_size, processor.warp_factor, processor.convention
-        )
-        shapes.append(benchmark.task.crop_target(target, matrix, coordinates[0], processor))
+        shapes.append(train.crop_target(target, annotation, (image.height, image.width)))
     mean_shape = sum(shapes) / len(shapes)
     metric = benchmark.task.new_metric()
     for i in range(len(test)):
