@@ -200,3 +200,13 @@ def test_facer_decoding_agrees_for_peaked_maps():
     assert (in_photo[0] - photo).abs().max() < 0.1
     in_slices = geometry.facer_landmarks(maps, matrix, 448, 600, 500, rows_at_once=7)
     assert torch.allclose(in_photo, in_slices, atol=1e-4)
+
+
+@pytest.mark.parametrize("convention", ["farl", "facer"])
+@pytest.mark.parametrize("warp_factor", [0.0, 0.8])
+def test_sampling_grid_is_the_sampling_map_scaled(convention, warp_factor):
+    matrix = torch.tensor([[0.9, -0.2, 11.0], [0.3, 0.8, -7.0], [0, 0, 1]])
+    coordinates = geometry.crop_sampling_map(matrix[None], 24, warp_factor, convention)
+    expected = geometry.grid_for_sampling(coordinates, 30, 50, convention)
+    grid = geometry.crop_sampling_grid(matrix, 24, warp_factor, convention, 30, 50)
+    assert grid.shape == (1, 24, 24, 2) and torch.allclose(grid, expected, atol=1e-5)
