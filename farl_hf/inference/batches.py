@@ -18,8 +18,8 @@ class AnalyzeBatch:
     >>> ray.data.read_images("photos").map_batches(AnalyzeBatch, batch_size=16, concurrency=4)
     ```
 
-    The pipeline is built at the first batch, in the process that does the work, so that the function is small and can be
-    sent to others. A photo that cannot be used gives `{"error": ...}`.
+    The pipeline is built at the first batch, in the process that does the work, so that the function is small and can
+    be sent to others. A photo that cannot be used gives `{"error": ...}`.
 
     Args:
         column: Name of the column of photos, in any form that pipelines take.
