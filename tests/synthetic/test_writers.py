@@ -170,7 +170,7 @@ def uninterrupted(tmp_path_factory):
 
 
 def test_killed_again_and_again_it_ends_as_if_never_killed(uninterrupted, tmp_path, monkeypatch):
-    """Every 23rd to 61st replacement of a file is the last of its run; cut-off lines of the journal count as none."""
+    """Every 23rd to 61st replacement of a file is the last of its run; a cut-off line of the journal counts as none."""
     replace, rng = writers.os.replace, np.random.default_rng(0)
     state = {"left": 0}
 
@@ -189,7 +189,7 @@ def test_killed_again_and_again_it_ends_as_if_never_killed(uninterrupted, tmp_pa
         except Killed:
             journals = sorted(tmp_path.rglob(".synthesize.jsonl"), key=lambda path: path.stat().st_mtime)
             content = journals[-1].read_bytes()
-            if content.count(b"\n") > 1:
+            if content.count(b"\n") > 1 and rng.random() < 0.5:
                 journals[-1].write_bytes(content[: -int(rng.integers(1, 9))])
             # What a reader finds is whole.
             for path in tmp_path.rglob("*.jpg"):
