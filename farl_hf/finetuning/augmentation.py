@@ -8,9 +8,11 @@ processes. The original's own streams repeat every epoch, which is not worth rep
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ..models.geometry_farl import random_similarity_matrix
 
@@ -37,8 +39,14 @@ class AugmentationConfig:
         blur: Largest box filter as a share of the side.
         flip: Probability of a mirror image. An extension, off in the original; needs a flip table of the landmarks or
             classes.
-        colour_jitter: Largest relative change of brightness, contrast and saturation. An extension, off in the
-            original.
+        colour_jitter: Largest relative change of brightness, contrast and saturation. This and what follows are
+            extensions, off in the original, for pictures whose look differs from what the model will see.
+        light: Largest logarithm of a smooth change of brightness across the picture, and of a gamma for all of it.
+        tint: Largest relative change of single colour channels.
+        reduction: Least size that the picture is reduced to and enlarged from, in half of the cases.
+        sensor_noise: Largest standard deviation of normal noise.
+        patches: Probability that one to three boxes and ellipses of a colour, of noise or of stripes are painted.
+        jpeg: Probability of a JPEG round trip at quality 15 to 95.
     """
 
     shift: float = 0.0
@@ -53,6 +61,12 @@ class AugmentationConfig:
     blur: float = 0.01
     flip: float = 0.0
     colour_jitter: float = 0.0
+    light: float = 0.0
+    tint: float = 0.0
+    reduction: float = 1.0
+    sensor_noise: float = 0.0
+    patches: float = 0.0
+    jpeg: float = 0.0
 
 
 # 0.314 rad is 18 degrees, 0.174 rad 10 degrees.
@@ -62,6 +76,23 @@ ALIGNMENT_AUGMENTATION = AugmentationConfig(
 )
 # The original's training on attributes is not released: mild changes.
 ATTRIBUTE_AUGMENTATION = AugmentationConfig(shift=0.02, rotation=0.087, scale=0.05)
+# From generated pictures to photos: chosen for farl-tiny, see its model card.
+SYNTHETIC_AUGMENTATION = AugmentationConfig(
+    shift=0.15,
+    rotation=0.5,
+    scale=0.25,
+    grey=0.12,
+    gamma=False,
+    blur=0.05,
+    flip=0.5,
+    colour_jitter=0.35,
+    light=0.5,
+    tint=0.15,
+    reduction=0.35,
+    sensor_noise=0.07,
+    patches=0.25,
+    jpeg=0.3,
+)
 NO_AUGMENTATION = AugmentationConfig(grey=0.0, gamma=False, blur=0.0)
 
 
@@ -107,13 +138,79 @@ def augment_colours(image: torch.Tensor, config: AugmentationConfig, rng: np.ran
         image = (1 - weight) * image + weight * noise
     if config.colour_jitter:
         image = jitter_colours(image, rng.uniform(-config.colour_jitter, config.colour_jitter, 3).tolist())
+    if config.light:
+        image = change_light(image, config.light, rng)
+    if config.tint:
+        gains = 1 + rng.uniform(-config.tint, config.tint, 3).astype(np.float32)
+        image = (image * torch.from_numpy(gains).view(3, 1, 1)).clamp(0, 1)
+    if config.patches and rng.random() < config.patches:
+        for _ in range(rng.integers(1, 4)):
+            paint_patch(image, rng)
     if rng.random() < config.grey:
         image = to_grey(image)
     if config.gamma:
         image = image.clamp(0, 1) ** float(rng.choice((0.5, 1.0, 2.0)))
     if config.blur:
         image = box_blur(image, int(image.shape[-1] * rng.uniform(0, config.blur)))
+    if config.reduction < 1 and rng.random() < 0.5:
+        image = reduce_and_enlarge(image, float(rng.uniform(config.reduction, 1)))
+    if config.sensor_noise:
+        deviation = rng.uniform(0, config.sensor_noise) * rng.random()
+        noise = torch.from_numpy(rng.standard_normal(image.shape, dtype=np.float32))
+        image = (image + deviation * noise).clamp(0, 1)
+    if config.jpeg and rng.random() < config.jpeg:
+        image = _compress(image, int(rng.integers(15, 96)))
     return image
+
+
+def change_light(image: torch.Tensor, most: float, rng: np.random.Generator) -> torch.Tensor:
+    """(3, height, width) in [0, 1] under a gradient of light in a random direction and a random gamma."""
+    height, width = image.shape[-2:]
+    angle, strength = rng.uniform(0, 2 * np.pi), float(rng.uniform(0, most))
+    x = torch.linspace(-1, 1, width) * float(np.cos(angle))
+    y = torch.linspace(-1, 1, height) * float(np.sin(angle))
+    gains = torch.exp(strength * (y[:, None] + x))
+    # A gamma of e ** 0.7 or so is a photo much too dark.
+    gamma = float(np.exp(rng.uniform(-most, most)))
+    return (image.clamp(1e-4, 1) ** gamma * gains).clamp(0, 1)
+
+
+def paint_patch(image: torch.Tensor, rng: np.random.Generator) -> None:
+    """Covers a box or an ellipse of (3, height, width), up to a third of each side, in place."""
+    height, width = image.shape[-2:]
+    half_h, half_w = (max(1, int(rng.uniform(0.03, 0.17) * side)) for side in (height, width))
+    y, x = int(rng.integers(0, height)), int(rng.integers(0, width))
+    top, left = max(0, y - half_h), max(0, x - half_w)
+    part = image[:, top : y + half_h, left : x + half_w]
+    rows = (torch.arange(part.shape[1]) + (top - y + 0.5)) / half_h
+    columns = (torch.arange(part.shape[2]) + (left - x + 0.5)) / half_w
+    paint = torch.from_numpy(rng.random((3, 1, 1), dtype=np.float32)).expand_as(part)
+    kind = rng.integers(3)
+    if kind == 1:
+        paint = torch.from_numpy(rng.random(part.shape, dtype=np.float32))
+    elif kind == 2:
+        direction, period = rng.uniform(0, np.pi), rng.uniform(1, 8)
+        stripes = torch.sin(period * (float(np.cos(direction)) * columns + float(np.sin(direction)) * rows[:, None]))
+        paint = (paint + 0.3 * stripes).clamp(0, 1)
+    if rng.random() < 0.5:
+        part.copy_(paint)
+    else:
+        part.copy_(torch.where(rows[:, None].square() + columns.square() <= 1, paint, part))
+
+
+def reduce_and_enlarge(image: torch.Tensor, share: float) -> torch.Tensor:
+    """(3, height, width) as if it had been taken with `share` of its pixels per side."""
+    size = tuple(image.shape[-2:])
+    smaller = tuple(max(8, round(side * share)) for side in size)
+    small = torch.nn.functional.interpolate(image[None], smaller, mode="area")
+    return torch.nn.functional.interpolate(small, size, mode="bilinear", align_corners=False)[0]
+
+
+def _compress(image: torch.Tensor, quality: int) -> torch.Tensor:
+    pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    return torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1).float() / 255
 
 
 def paint_occluder(image: torch.Tensor, rng: np.random.Generator) -> None:

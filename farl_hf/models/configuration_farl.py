@@ -272,7 +272,6 @@ PRESETS: dict[str, dict] = {
             "intermediate_size": 512,
             "num_hidden_layers": 3,
             "num_attention_heads": 4,
-            "max_position_embeddings": 64,
             "bos_token_id": 4094,
             "eos_token_id": 4095,
         },

@@ -23,6 +23,7 @@ from .geometry_farl import (
     pixel_centre,
     pixel_grid,
     warp_image,
+    warp_image_smoothly,
 )
 from .image_loading_farl import ImageLike, to_rgb_tensor
 
@@ -106,6 +107,7 @@ class FaRLFaceImageProcessorKwargs(TypedDict, total=False):
     warp_factor: float
     target_face_scale: float
     convention: str
+    antialias: bool
     image_mean: list[float]
     image_std: list[float]
 
@@ -129,6 +131,8 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
         target_face_scale: Size of the face in the crop for `"lapa"` and `"box"`.
         convention: `"farl"`: integer pixel indices and a 512 px crop that is then resized, as in the original's
             training and evaluation. `"facer"`: pixel centres at one half, and a crop of `size`.
+        antialias: Whether a face that is larger in the photo than in the crop is averaged down, as small models are
+            trained. The originals' crops skip pixels, so `False` for their weights.
         image_mean, image_std: Per channel, for images in [0, 1]. CLIP's by default.
     """
 
@@ -144,6 +148,7 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
         warp_factor: float = 0.0,
         target_face_scale: float = 1.0,
         convention: str = "farl",
+        antialias: bool = False,
         image_mean: Sequence[float] = OPENAI_CLIP_MEAN,
         image_std: Sequence[float] = OPENAI_CLIP_STD,
         **kwargs: Any,
@@ -159,6 +164,7 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
         self.warp_factor = warp_factor
         self.target_face_scale = target_face_scale
         self.convention = convention
+        self.antialias = antialias
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)
 
@@ -237,7 +243,11 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
 
     def _whole(self, pixels: torch.Tensor, index: int) -> tuple[torch.Tensor, list[FaceTransform]]:
         height, width = pixels.shape[-2:]
-        crop = _resize(_resize(pixels[None], self.crop_size), self.size)
+        if self.antialias:
+            sides = (self.size, self.size)
+            crop = nn.functional.interpolate(pixels[None], sides, mode="bilinear", align_corners=False, antialias=True)
+        else:
+            crop = _resize(_resize(pixels[None], self.crop_size), self.size)
         shift = 0.5 - pixel_centre(self.convention)
         scale_x, scale_y = self.crop_size / width, self.crop_size / height
         matrix = torch.tensor(
@@ -261,8 +271,12 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
                 f"got {tuple(faces.shape)}."
             )
         matrices = self._matrices(faces, index)
-        expanded = pixels[None].expand(len(faces), -1, -1, -1)
-        crops = _resize(warp_image(expanded, matrices, self.crop_size, self.warp_factor, self.convention), self.size)
+        if self.antialias:
+            crops = warp_image_smoothly(pixels, matrices, self.crop_size, self.warp_factor, self.convention)
+        else:
+            expanded = pixels[None].expand(len(faces), -1, -1, -1)
+            crops = warp_image(expanded, matrices, self.crop_size, self.warp_factor, self.convention)
+        crops = _resize(crops, self.size)
         return crops, [
             FaceTransform(index, image_size, matrix, self.crop_size, self.warp_factor, self.convention)
             for matrix in matrices

@@ -1,0 +1,266 @@
+"""
+One tower that learns everything at once from generated faces: captions, masked patches, two sets of label maps, two
+layouts of landmarks and attributes. It is cheaper than one fine-tune per task (the tower is most of a small model), and
+its parts come apart into ordinary models that share their tower to the last bit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..datasets.labels import CELEBAMASK_HQ_LABELS, LAPA_LABELS
+from ..models.configuration_farl import FaRLConfig
+from ..models.geometry_farl import landmarks_from_heatmaps, target_heatmaps
+from ..models.image_processing_farl import FaRLFaceImageProcessor
+from ..models.modeling_farl import (
+    FaRLForFaceAlignment,
+    FaRLForFaceParsing,
+    FaRLForImageClassification,
+    FaRLForPreTraining,
+    FaRLPreTrainedModel,
+    image_text_contrastive_loss,
+    resize_bilinear,
+    tokens_to_map,
+    unit_length,
+)
+from ..models.tokenization import build_processor
+
+_LAPA, _CELEBAMASK_HQ = len(LAPA_LABELS), len(CELEBAMASK_HQ_LABELS)
+_LAYOUTS = (68, 98)
+
+
+@dataclass(frozen=True)
+class JointLossWeights:
+    """
+    What each loss counts. Those of the landmarks are small numbers: shares of the crop's side, and means over maps that
+    are mostly empty.
+    """
+
+    itc: float = 1.0
+    mim: float = 0.1
+    parsing: float = 1.0
+    alignment: float = 10.0
+    attributes: float = 0.5
+
+
+@dataclass
+class JointBatch:
+    """
+    Faces with their truth.
+
+    Attributes:
+        pixel_values: (batch, 3, size, size) CLIP-normalised.
+        input_ids: (batch, length) one caption each, padded on the right.
+        lapa_labels, celebamask_hq_labels: (batch, size, size) int64.
+        landmarks: Layout size -> (batch, points, 2), normalised as `(pixel + 0.5) / size`.
+        attributes: (batch, attributes) of 0 and 1.
+        bool_masked_pos, mim_targets: (masked rows, patches) of the first rows, which are those that are masked.
+    """
+
+    pixel_values: torch.Tensor
+    input_ids: torch.Tensor
+    lapa_labels: torch.Tensor
+    celebamask_hq_labels: torch.Tensor
+    landmarks: dict[int, torch.Tensor]
+    attributes: torch.Tensor
+    bool_masked_pos: torch.Tensor
+    mim_targets: torch.Tensor
+
+
+class JointFaRL(nn.Module):
+    """
+    The dual encoder with its masked branch, and the heads of all tasks on its tower. The two parsers share their neck
+    and head but for the last layer, and so do the two aligners.
+
+    Args:
+        config: Sizes; the labels are set here.
+        attributes: Names in the order of the logits.
+        weights: Of the losses.
+    """
+
+    def __init__(self, config: FaRLConfig, attributes: Sequence[str], weights: JointLossWeights = JointLossWeights()):
+        super().__init__()
+        self.attributes, self.weights = list(attributes), weights
+        fields = config.to_dict()
+        self.dual = FaRLForPreTraining(config)
+        parser = FaRLForFaceParsing(FaRLConfig.from_dict({**fields, "num_labels": _LAPA + _CELEBAMASK_HQ}))
+        aligner = FaRLForFaceAlignment(FaRLConfig.from_dict({**fields, "num_landmarks": sum(_LAYOUTS)}))
+        classifier = FaRLForImageClassification(FaRLConfig.from_dict({**fields, "num_labels": len(self.attributes)}))
+        self.parsing = nn.ModuleDict({"pyramid": parser.pyramid, "decode_head": parser.decode_head})
+        self.alignment = nn.ModuleDict({"pyramid": aligner.pyramid, "heatmap_head": aligner.heatmap_head})
+        self.classifier = classifier.classifier
+
+    @property
+    def config(self) -> FaRLConfig:
+        return self.dual.config
+
+    def tower_parameters(self) -> list[nn.Parameter]:
+        """Of the vision tower, the text tower and what joins them."""
+        return list(self.dual.parameters())
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Of the heads of the tasks."""
+        return [p for module in (self.parsing, self.alignment, self.classifier) for p in module.parameters()]
+
+    def forward(self, batch: JointBatch, step: int = 0, tasks: bool = True) -> dict[str, torch.Tensor]:
+        """
+        Losses of a batch. Parsing learns from one half and landmarks from the other, which halves the cost of the
+        heads; the landmark layouts take turns by `step`.
+
+        Args:
+            batch: Faces.
+            step: Count of steps.
+            tasks: Whether to learn the tasks, or only ITC and MIM.
+
+        Returns:
+            `loss` (scalar) and its parts, unweighted: `itc`, `mim`, `parsing`, `alignment`, `attributes`.
+        """
+        losses = self._pretraining_losses(batch, tasks)
+        hidden_states = losses.pop("hidden_states")
+        if tasks:
+            half = len(batch.pixel_values) // 2
+            layout = _LAYOUTS[step % len(_LAYOUTS)]
+            # Heads in full precision, as in the original; on CPUs their convolutions are slower in bfloat16 as well.
+            with torch.autocast(batch.pixel_values.device.type, enabled=False):
+                losses["parsing"] = self._parsing_loss(hidden_states, batch, slice(0, half))
+                losses["alignment"] = self._alignment_loss(hidden_states, batch, layout, slice(half, None))
+            losses["attributes"] = nn.functional.binary_cross_entropy_with_logits(
+                self.classifier(hidden_states[-1]).float(), batch.attributes
+            )
+        total = sum(getattr(self.weights, name) * value for name, value in losses.items())
+        return {"loss": total, **losses}
+
+    def _pretraining_losses(self, batch: JointBatch, tasks: bool) -> dict:
+        dual, vision = self.dual, self.dual.vision_model
+        taps = sorted({*self.config.out_indices, self.config.vision_config.num_hidden_layers})
+        outputs = vision(batch.pixel_values, output_hidden_states=taps if tasks else False, return_dict=True)
+        image_embeds = unit_length(dual.visual_projection(outputs.pooler_output).float())
+        text = dual.get_text_features(batch.input_ids, return_dict=True).pooler_output
+        logits = image_embeds @ unit_length(text.float()).t() * dual.logit_scale.exp().clamp(max=100)
+        losses = {"itc": image_text_contrastive_loss(logits), "hidden_states": outputs.hidden_states}
+        rows = len(batch.bool_masked_pos)
+        if rows:
+            masked = dual(
+                pixel_values=batch.pixel_values[:rows],
+                bool_masked_pos=batch.bool_masked_pos,
+                mim_targets=batch.mim_targets,
+            )
+            losses["mim"] = masked.mim_loss
+        return losses
+
+    def _maps(self, hidden_states: Sequence[torch.Tensor], rows: slice, pyramid: nn.Module) -> list[torch.Tensor]:
+        side = self.config.image_size // self.config.vision_config.patch_size
+        return pyramid([tokens_to_map(hidden_states[i][rows].float(), (side, side)) for i in self.config.out_indices])
+
+    def _parsing_loss(self, hidden_states: Sequence[torch.Tensor], batch: JointBatch, rows: slice) -> torch.Tensor:
+        maps = self._maps(hidden_states, rows, self.parsing["pyramid"])
+        logits = self.parsing["decode_head"](maps).float()
+        logits = resize_bilinear(logits, tuple(batch.lapa_labels.shape[-2:]))
+        lapa = nn.functional.cross_entropy(logits[:, :_LAPA], batch.lapa_labels[rows])
+        celebamask_hq = nn.functional.cross_entropy(logits[:, _LAPA:], batch.celebamask_hq_labels[rows])
+        return lapa + celebamask_hq
+
+    def _alignment_loss(
+        self, hidden_states: Sequence[torch.Tensor], batch: JointBatch, layout: int, rows: slice
+    ) -> torch.Tensor:
+        maps = self._maps(hidden_states, rows, self.alignment["pyramid"])
+        heatmaps = self._layout_heatmaps(maps, layout).float()
+        labels = batch.landmarks[layout][rows].float()
+        size = self.config.heatmap_size
+        targets = target_heatmaps(labels, size=size, radius=self.config.heatmap_radius)
+        cross_entropy = nn.functional.binary_cross_entropy_with_logits(resize_bilinear(heatmaps, (size, size)), targets)
+        return (landmarks_from_heatmaps(heatmaps.sigmoid()) - labels).norm(dim=-1).mean() + cross_entropy
+
+    def _layout_heatmaps(self, maps: Sequence[torch.Tensor], layout: int) -> torch.Tensor:
+        head, part = self.alignment["heatmap_head"], _layout_slice(layout)
+        last = head.conv_seg
+        head.conv_seg = nn.Identity()
+        try:
+            features = head(maps)
+        finally:
+            head.conv_seg = last
+        return nn.functional.conv2d(features, last.weight[part], last.bias[part])
+
+    # ------------------------------------------------------------------------------------------- its parts as models
+
+    def models(self) -> dict[str, FaRLPreTrainedModel]:
+        """The family: names of `farl_hf.pretrained` -> models, in evaluation mode, with tensors of their own."""
+        tower = {f"vision_model.{key}": t for key, t in self.dual.vision_model.state_dict().items()}
+        dense = {key: t for key, t in tower.items() if "post_layernorm" not in key}
+        family: dict[str, FaRLPreTrainedModel] = {"farl-tiny": FaRLForPreTraining(self._config())}
+        family["farl-tiny"].load_state_dict(self.dual.state_dict())
+        for name, labels, part in (
+            ("farl-tiny-parsing", LAPA_LABELS, slice(0, _LAPA)),
+            ("farl-tiny-parsing-celebamask-hq", CELEBAMASK_HQ_LABELS, slice(_LAPA, None)),
+        ):
+            model = FaRLForFaceParsing(self._config(**_label_fields(labels)))
+            model.load_state_dict(dense | _part_of_head(self.parsing.state_dict(), part))
+            family[name] = model
+        for name, layout in (("farl-tiny-alignment", 68), ("farl-tiny-alignment-wflw", 98)):
+            model = FaRLForFaceAlignment(self._config(num_landmarks=layout))
+            model.load_state_dict(dense | _part_of_head(self.alignment.state_dict(), _layout_slice(layout)))
+            family[name] = model
+        fields = {**_label_fields(self.attributes), "problem_type": "multi_label_classification"}
+        model = FaRLForImageClassification(self._config(**fields))
+        classifier = {f"classifier.{key}": t for key, t in self.classifier.state_dict().items()}
+        model.load_state_dict(dense | classifier)
+        family["farl-tiny-attributes"] = model
+        return {name: model.eval() for name, model in family.items()}
+
+    def _config(self, **fields) -> FaRLConfig:
+        own = {key: value for key, value in self.config.to_dict().items() if key not in ("id2label", "label2id")}
+        return FaRLConfig.from_dict({**own, "dtype": None, **fields})
+
+
+def _label_fields(names: Sequence[str]) -> dict:
+    return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+
+
+def _layout_slice(layout: int) -> slice:
+    start = sum(_LAYOUTS[: _LAYOUTS.index(layout)])
+    return slice(start, start + layout)
+
+
+def _part_of_head(state: dict[str, torch.Tensor], part: slice) -> dict[str, torch.Tensor]:
+    return {key: value[part] if ".conv_seg." in key else value for key, value in state.items()}
+
+
+# Name -> size of the face in the crop: parsing sees the hair around it, landmarks see the face larger.
+FACE_SCALES = {
+    "farl-tiny-parsing": 1.0,
+    "farl-tiny-parsing-celebamask-hq": 1.0,
+    "farl-tiny-alignment": 1.2,
+    "farl-tiny-alignment-wflw": 1.2,
+    "farl-tiny-attributes": 1.0,
+}
+
+
+def save_models(joint: JointFaRL, output: str | Path) -> dict[str, Path]:
+    """
+    Writes the family as complete folders with their processors, weights in float16 that load as float32.
+
+    Returns:
+        Name -> folder.
+    """
+    folders, size = {}, joint.config.image_size
+    for name, model in joint.models().items():
+        folder = Path(output) / name
+        model.half().save_pretrained(folder)
+        config = model.config
+        config.dtype = torch.float32
+        config.save_pretrained(folder)
+        if name in FACE_SCALES:
+            processor = FaRLFaceImageProcessor(
+                align="lapa", size=size, target_face_scale=FACE_SCALES[name], convention="facer", antialias=True
+            )
+        else:
+            processor = build_processor(size, config.text_config.vocab_size)
+        processor.save_pretrained(folder)
+        folders[name] = folder
+    return folders
+
+
+__all__ = ["FACE_SCALES", "JointBatch", "JointFaRL", "JointLossWeights", "save_models"]
