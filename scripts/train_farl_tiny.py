@@ -58,13 +58,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--minutes",
         type=float,
         nargs=3,
-        default=(2.0, 28.0, 20.0),
+        default=(2.0, 31.0, 19.0),
         metavar=("PRETRAIN", "SMALL", "FULL"),
         help="of training with ITC + MIM at 64 px, with all tasks at 64 px, with all tasks at 96 px",
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the training")
-    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches; those of the faces are fixed")
     parser.add_argument("--quick", action="store_true", help="a minute of everything, to see that it runs")
     parser.add_argument("--finish_only", action="store_true", help="pack and score what is trained so far")
@@ -120,7 +120,7 @@ def train(options: argparse.Namespace, drawing: list[subprocess.Popen]) -> None:
 
 def finish(options: argparse.Namespace) -> None:
     """Complete folders in `models`, the packed family in `family`, and what it scores in `scores.json` and `.md`."""
-    from experiments.tiny_cards import held_out_tables, milliseconds_per_face, scores_as_json, write_folder_cards
+    from experiments.tiny_cards import card_facts, family_card, held_out_tables, scores_as_json, write_folder_cards
     from experiments.tiny_data import DrawnFaces
     from experiments.tiny_scores import score_family
     from experiments.tiny_training import load_average
@@ -129,11 +129,12 @@ def finish(options: argparse.Namespace) -> None:
     held_out = DrawnFaces(options.output / "held_out", tokenizer)
     folders = save_models(load_average(options.output / "run", held_out.attributes), options.output / "models")
     models = {name: _CLASSES[name].from_pretrained(folder).eval() for name, folder in folders.items()}
-    scores, mirrored = (score_family(models, held_out, options.held_out, flip) for flip in (False, True))
+    scores = score_family(models, held_out, options.held_out)
     write_folder_cards(folders, scores)
-    (options.output / "scores.json").write_text(scores_as_json(scores, milliseconds_per_face(models)))
+    (options.output / "scores.json").write_text(scores_as_json(scores))
     (options.output / "scores.md").write_text(held_out_tables(scores, held_out) + "\n")
-    print(pack_family(folders, options.output / "family"), scores.headline(), "mirrored:", mirrored.headline())
+    (options.output / "farl-tiny.md").write_text(family_card(card_facts(options.output, models, scores, held_out)))
+    print(pack_family(folders, options.output / "family"), scores.headline())
 
 
 if __name__ == "__main__":

@@ -78,9 +78,9 @@ ALIGNMENT_AUGMENTATION = AugmentationConfig(
 ATTRIBUTE_AUGMENTATION = AugmentationConfig(shift=0.02, rotation=0.087, scale=0.05)
 # From generated pictures to photos: chosen for farl-tiny, see its model card.
 SYNTHETIC_AUGMENTATION = AugmentationConfig(
-    shift=0.15,
-    rotation=0.5,
-    scale=0.25,
+    shift=0.12,
+    rotation=0.35,
+    scale=0.2,
     grey=0.12,
     gamma=False,
     blur=0.05,

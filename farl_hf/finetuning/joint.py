@@ -43,7 +43,7 @@ class JointLossWeights:
     mim: float = 0.1
     parsing: float = 1.0
     alignment: float = 10.0
-    attributes: float = 0.5
+    attributes: float = 2.0
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """The cards of the farl-tiny family, from what was measured."""
 
+import csv
 import json
 import time
 from collections.abc import Mapping
@@ -135,7 +136,7 @@ def milliseconds_per_face(models: Mapping[str, PreTrainedModel], repeats: int = 
     return times
 
 
-def scores_as_json(scores: FamilyScores, times: Mapping[str, float]) -> str:
+def scores_as_json(scores: FamilyScores) -> str:
     """What was measured, as a JSON text."""
     content = {
         **scores.headline(),
@@ -145,6 +146,146 @@ def scores_as_json(scores: FamilyScores, times: Mapping[str, float]) -> str:
         "zero_shot_auc": scores.zero_shot_auc,
         "mean_shape_nme": scores.mean_shape_nme,
         "frequent_class_f1": scores.frequent_class_f1,
-        "milliseconds_per_face": dict(times),
     }
     return json.dumps(content, indent=2) + "\n"
+
+
+_FAMILY_CARD = """---
+library_name: transformers
+license: mit
+tags:
+- farl
+- face
+---
+
+# farl-tiny
+
+A family of small FaRL models that comes with the package: one tower (6 layers, width 192, patch 8, 96 px) with a text
+tower for zero shot, two face parsers, two landmark models and an attribute model. They were trained on generated faces
+only, by the package's own generator and scripts, so nobody's photo is in them: MIT, weights included.
+
+```python
+import farl_hf
+
+faces = farl_hf.analyze("photo.jpg")                  # detector, parsing, landmarks, attributes
+folder = farl_hf.pretrained("farl-tiny-alignment")    # for any Auto class or pipeline
+```
+
+| name | parameters | one face on one CPU thread, network alone |
+| --- | --- | --- |
+{sizes}
+
+Measured by `scripts/train_farl_tiny.sh` at its end, with other programs running on the machine.
+
+## Training
+
+`bash scripts/train_farl_tiny.sh` draws the faces, trains and packs; this run's settings: {settings}. On one core of a
+shared 2-core machine, without a GPU: {minutes:.0f} minutes of training in all, {seen:,} crops seen in {steps:,} steps,
+of {faces:,} pictures that were drawn while it trained (it began with the first thousand). The curve is in
+[farl-tiny-curve.csv](farl-tiny-curve.csv).
+
+{history}
+
+* **Losses.** First the paper's two, ITC + MIM, then these and the tasks together on the one tower: cross-entropy of
+  both label sets, heat maps and coordinates of both landmark layouts, binary cross-entropy of attributes. Each batch is
+  shared: one half has label maps in the loss, the other landmarks; an eighth is masked.
+* **From small to large.** 64 px first (where a step costs half), 96 px at the end, with the position table resized as
+  FaRL does between pre-training and fine-tuning.
+* **Augmentation.** `SYNTHETIC_AUGMENTATION` of `farl_hf.finetuning.augmentation`: jittered crops, light, colour, blur,
+  reduction, noise, patches, JPEG, mirror images.
+* **Weights** are exponential averages, stored in float16, and load as float32.
+
+## Generated faces that it never saw
+
+{held_out}
+
+## Real photos
+
+{real}
+
+## Who was drawn
+
+Skin tone, sex and age (4 to 85) are drawn uniformly and independently, expressions, hair, glasses, beards and the rest
+by the rates in `SyntheticFaceConfig`. The table above says how the models do on each group of *generated* people; no
+such table on real people was measured.
+
+## Known failures
+
+{failures}
+
+## Not for
+
+Telling who somebody is (the models know no identities, and their embeddings are no face recognition), decisions about
+people, or medical use. "Male" and "Young" are what the drawing meant, not what a person is.
+"""
+
+
+def card_facts(
+    output: Path, models: Mapping[str, PreTrainedModel], scores: FamilyScores, faces: DrawnFaces
+) -> dict[str, object]:
+    """
+    What the family's card tells of a run in `output`: sizes and times, the run's settings and counters, the tables, and
+    the scores on real photos if `scripts/evaluate_real_faces.py --output OUTPUT/real.json` wrote them. What only a
+    person can tell is left to them.
+    """
+    state = torch.load(output / "run" / "state.pt", map_location="cpu", weights_only=True)
+    counters, settings = state["counters"], state["settings"]
+    stages = ", ".join(f"{stage['name']} {stage['minutes']:g} min" for stage in settings["stages"])
+    with (output / "run" / "curve.csv").open() as file:
+        drawn = max(int(row["faces"]) for row in csv.DictReader(file))
+    times = milliseconds_per_face(models)
+    rows = [f"| `{name}` | {m.num_parameters() / 1e6:.2f} M | {times[name]} ms |" for name, m in models.items()]
+    real = output / "real.json"
+    return {
+        "sizes": "\n".join(rows),
+        "settings": f"{stages}; batch {settings['batch_size']}, learning rates {settings['tower_lr']:g} (tower) and "
+        f"{settings['head_lr']:g} (heads), AdamW, seed {settings['seed']}",
+        "minutes": counters["seconds"] / 60,
+        "seen": counters["seen"],
+        "steps": counters["step"],
+        "faces": drawn,
+        "history": "",
+        "held_out": held_out_tables(scores, faces),
+        "real": real_tables(json.loads(real.read_text())) if real.is_file() else "Not measured.",
+        "failures": "",
+    }
+
+
+def real_tables(scores: Mapping[str, Mapping]) -> str:
+    """Markdown of what `scripts/evaluate_real_faces.py` measured."""
+    points = scores["keypoints"]
+    lines = [
+        "`python scripts/evaluate_real_faces.py --keypoints P1_Facial_Keypoints --fasseg FASSEG-repository`; none of "
+        "these photos was trained on.",
+        "",
+        f"| 68 landmarks, {points['frames']} frames of udacity/P1_Facial_Keypoints | NME by the outer eye corners, % |",
+        "| --- | --- |",
+        f"| crop of 1.5 times the points' box | {points['box']:.2f} |",
+        f"| and a second pass on the five-point crop of the first | {points['aligned']:.2f} |",
+        f"| mean shape, which does not look | {points['mean_shape']:.1f} |",
+        "",
+        "By part, second pass: "
+        + ", ".join(f"{part} {value:.1f}" for part, value in points["by_part"]["aligned"].items())
+        + ".",
+        "",
+        "| F1, massimomauro/FASSEG-repository | V2, frontal | V3, many poses |",
+        "| --- | --- | --- |",
+    ]
+    frontal, posed = scores["fasseg_V2"], scores["fasseg_V3"]
+    names = [name for name in frontal if name not in ("frequent_class", "photos", "no_face", "background")]
+    for name in names:
+        label = "mean" if name == "fg_mean" else name
+        lines.append(f"| {label} | {frontal[name]:.1f} | {posed[name]:.1f} |")
+    lines.append(
+        f"| most frequent class per place, mean | {frontal['frequent_class']:.1f} | {posed['frequent_class']:.1f} |"
+    )
+    lines.append(
+        f"| photos (no face found) | {frontal['photos']} ({frontal['no_face']}) | "
+        f"{posed['photos']} ({posed['no_face']}) |"
+    )
+    return "\n".join(lines)
+
+
+def family_card(facts: Mapping[str, object]) -> str:
+    """The card of the family; `facts` fill the places in it."""
+    return _FAMILY_CARD.format(**facts)

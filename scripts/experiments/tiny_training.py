@@ -4,7 +4,6 @@ goes on from.
 """
 
 import csv
-import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -61,7 +60,7 @@ class TinyTraining:
     """
 
     stages: tuple[Stage, ...]
-    batch_size: int = 64
+    batch_size: int = 32
     tower_lr: float = 1e-3
     head_lr: float = 4e-3
     weight_decay: float = 0.05
@@ -214,12 +213,12 @@ class TinyRun:
         return {name: float(value.detach()) for name, value in losses.items()}
 
     def _set_rates(self) -> None:
-        """Half a cosine over the minutes of all stages, with a warm-up in each."""
+        """Constant, then a straight line to zero over the last third of all minutes, with a warm-up in each stage."""
         total = sum(stage.minutes for stage in self.settings.stages) * 60
-        factor = 0.5 * (1 + math.cos(math.pi * min(1.0, self.seconds / total)))
+        factor = min(1.0, 3 * max(0.0, 1 - self.seconds / total))
         factor *= min(1.0, (self.stage_step + 1) / self.settings.warmup_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * max(factor, 0.01)
+            group["lr"] = group["peak"] * max(factor, 0.005)
 
     def look(self, stage: str, most: int = 128) -> None:
         """Scores the averaged weights on held-out generated faces and logs it."""

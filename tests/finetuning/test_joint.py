@@ -1,0 +1,141 @@
+"""One tower with all heads, the augmentation that it trains with, and crops that are averaged down."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from farl_hf import FaRLConfig, FaRLFaceImageProcessor
+from farl_hf.finetuning.augmentation import NO_AUGMENTATION, SYNTHETIC_AUGMENTATION, augment_colours
+from farl_hf.finetuning.joint import JointBatch, JointFaRL, save_models
+from farl_hf.models.geometry_farl import warp_image, warp_image_smoothly
+
+SIZE, BATCH = 32, 4
+
+
+@pytest.fixture(scope="module")
+def joint():
+    torch.manual_seed(0)
+    config = FaRLConfig(
+        vision_config={
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 2,
+            "image_size": SIZE,
+            "patch_size": 8,
+        },
+        text_config={
+            "vocab_size": 600,
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "bos_token_id": 598,
+            "eos_token_id": 599,
+        },
+        projection_dim=8,
+        mim_vocab_size=32,
+        head_channels=8,
+        neck_channels=8,
+        heatmap_size=16,
+    )
+    return JointFaRL(config, ["Male", "Smiling"])
+
+
+def random_batch():
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.zeros(2, 16, dtype=torch.bool)
+    masks[:, :5] = True
+    return JointBatch(
+        pixel_values=torch.randn(BATCH, 3, SIZE, SIZE, generator=generator),
+        input_ids=torch.tensor([[598, 5, 6, 599]]).repeat(BATCH, 1),
+        lapa_labels=torch.randint(0, 11, (BATCH, SIZE, SIZE), generator=generator),
+        celebamask_hq_labels=torch.randint(0, 19, (BATCH, SIZE, SIZE), generator=generator),
+        landmarks={n: torch.rand(BATCH, n, 2, generator=generator) for n in (68, 98)},
+        attributes=torch.tensor([[0.0, 1.0]]).repeat(BATCH, 1),
+        bool_masked_pos=masks,
+        mim_targets=torch.randint(0, 32, (2, 16), generator=generator),
+    )
+
+
+def test_every_part_of_it_learns(joint):
+    joint.train()
+    joint.zero_grad()
+    losses = {}
+    for step in (0, 1):  # the two layouts of landmarks take turns
+        losses = joint(random_batch(), step)
+        losses["loss"].backward()
+    assert set(losses) == {"loss", "itc", "mim", "parsing", "alignment", "attributes"}
+    assert [name for name, p in joint.named_parameters() if p.grad is None or not p.grad.any()] == []
+    joint.zero_grad()
+    first = joint(random_batch(), tasks=False)
+    assert set(first) == {"loss", "itc", "mim"}
+
+
+def test_its_parts_are_ordinary_models(joint, tmp_path):
+    joint.eval()
+    family = joint.models()
+    batch = random_batch()
+    with torch.no_grad():
+        outputs = joint.dual.vision_model(batch.pixel_values, output_hidden_states=True)
+        maps = joint._maps(outputs.hidden_states, slice(None), joint.parsing["pyramid"])
+        logits = joint.parsing["decode_head"](maps)
+        for name, part in (
+            ("farl-tiny-parsing", logits[:, :11]),
+            ("farl-tiny-parsing-celebamask-hq", logits[:, 11:]),
+        ):
+            found = family[name](batch.pixel_values, output_size=logits.shape[-1]).logits
+            assert torch.allclose(found, part, atol=1e-5), name
+        maps = joint._maps(outputs.hidden_states, slice(None), joint.alignment["pyramid"])
+        for name, layout in (("farl-tiny-alignment", 68), ("farl-tiny-alignment-wflw", 98)):
+            heatmaps = joint._layout_heatmaps(maps, layout)
+            assert torch.allclose(family[name](batch.pixel_values).heatmaps, heatmaps, atol=1e-5), name
+    assert family["farl-tiny-attributes"].config.id2label == {0: "Male", 1: "Smiling"}
+    folders = save_models(joint, tmp_path)
+    processor = FaRLFaceImageProcessor.from_pretrained(folders["farl-tiny-alignment"])
+    assert (processor.size, processor.antialias) == (SIZE, True)
+    again = type(family["farl-tiny-parsing"]).from_pretrained(folders["farl-tiny-parsing"])
+    assert again.dtype == torch.float32
+
+
+def test_synthetic_augmentation_keeps_the_picture_a_picture():
+    image = torch.from_numpy(np.random.default_rng(0).random((3, 24, 24), dtype=np.float32))
+    pictures = [augment_colours(image, SYNTHETIC_AUGMENTATION, np.random.default_rng(seed)) for seed in range(40)]
+    for picture in pictures:
+        assert picture.shape == image.shape and picture.isfinite().all()
+        assert picture.min() >= 0 and picture.max() <= 1
+    assert torch.equal(pictures[3], augment_colours(image, SYNTHETIC_AUGMENTATION, np.random.default_rng(3)))
+    assert torch.equal(augment_colours(image, NO_AUGMENTATION, np.random.default_rng(0)), image)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"light": 0.5}, {"tint": 0.2}, {"reduction": 0.3}, {"sensor_noise": 0.1}, {"patches": 1.0}, {"jpeg": 1.0}],
+)
+def test_each_option_does_something(option):
+    image = torch.from_numpy(np.random.default_rng(0).random((3, 24, 24), dtype=np.float32))
+    config = replace(NO_AUGMENTATION, **option)
+    changed = [augment_colours(image, config, np.random.default_rng(seed)) for seed in range(8)]
+    assert any(not torch.allclose(picture, image, atol=1e-3) for picture in changed)
+
+
+@pytest.mark.parametrize("convention", ["farl", "facer"])
+def test_smooth_crops(convention):
+    # Columns of black and white, four pixels of which fall into one of the crop.
+    stripes = (torch.arange(64) % 2).float().expand(3, 64, 64)
+    shift = (0.25 - 1) * (0.5 if convention == "farl" else 0.0)
+    matrix = torch.tensor([[[0.25, 0, shift], [0, 0.25, shift], [0, 0, 1]]])
+    crop = warp_image_smoothly(stripes, matrix, 16, convention=convention)
+    assert torch.allclose(crop, torch.full_like(crop, 0.5), atol=1e-5)
+    same = torch.eye(3)[None]
+    picture = torch.rand(3, 16, 16)
+    assert torch.equal(
+        warp_image_smoothly(picture, same, 16, convention=convention),
+        warp_image(picture[None], same, 16, convention=convention),
+    )
+    # A ramp tells whether the crop sits where it should.
+    ramp = torch.linspace(0, 1, 64).expand(3, 64, 64)
+    smooth = warp_image_smoothly(ramp, matrix, 16, convention=convention)
+    assert torch.allclose(smooth, warp_image(ramp[None], matrix, 16, convention=convention), atol=1e-4)
