@@ -144,6 +144,7 @@ def augment_colours(image: torch.Tensor, config: AugmentationConfig, rng: np.ran
         gains = 1 + rng.uniform(-config.tint, config.tint, 3).astype(np.float32)
         image = (image * torch.from_numpy(gains).view(3, 1, 1)).clamp(0, 1)
     if config.patches and rng.random() < config.patches:
+        image = image.clone()
         for _ in range(rng.integers(1, 4)):
             paint_patch(image, rng)
     if rng.random() < config.grey:
