@@ -56,7 +56,7 @@ def test_every_suite_runs_and_compares_equals(suite):
         "clip": lambda: clip_cases(SCALE),
         "pretrain": lambda: pretrain_cases(SCALE, batch=2),
         "data": lambda: [*data_cases((64,), 100), *training_face_cases(96, 2)],
-        "pipeline": lambda: pipeline_cases(SCALE, faces=2),
+        "pipeline": lambda: pipeline_cases(SCALE, faces=2, photos=2),
     }[suite]()
     for case in cases:
         row = measure(case, repeats=2)
