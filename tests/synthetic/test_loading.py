@@ -58,3 +58,20 @@ def test_bad_settings():
         load_synthetic(0)
     with pytest.raises(ValueError, match="num_proc is for streaming=False"):
         load_synthetic(1, num_proc=2)
+
+
+def test_depth_and_normals_on_request(monkeypatch):
+    def with_maps(seeds, config):
+        samples = make_samples(seeds, config)
+        for sample in samples:
+            ramp = np.linspace(0.3, 2, 48 * 48, dtype=np.float32).reshape(48, 48)
+            sample.depth = np.where(ramp > 1.5, np.float32(np.inf), ramp)
+            sample.normals = np.stack([0 * ramp, 0 * ramp, -np.ones_like(ramp)], axis=2)
+        return samples
+
+    monkeypatch.setattr(loading, "render_faces", with_maps)
+    config = SyntheticFaceConfig(image_size=48, depth=True, normals=True)
+    (row,) = load_synthetic(1, config).with_format("numpy")
+    (sample,) = with_maps([0], config)
+    assert np.array_equal(row["depth"], sample.depth) and np.array_equal(row["normals"], sample.normals)
+    assert not {"depth", "normals"} & set(load_synthetic(1, SMALL).features)
