@@ -197,6 +197,8 @@ def test_auc_on_the_originals_grid(threshold, points):
         area = (first + last) / 2
     auc, failures = auc_and_failure_rate(errors, threshold)
     assert auc == pytest.approx(area / threshold, abs=1e-9) and failures == pytest.approx((errors > grid[-1]).mean())
+    # An error that lies on the grid counts from there on: no error at all is a curve of 1 up to the grid's end.
+    assert auc_and_failure_rate(np.zeros(3), threshold) == (pytest.approx(grid[-1] / threshold, abs=1e-9), 0)
     exact, _ = auc_and_failure_rate(errors, threshold, exact=True)
     assert 0 < auc - exact < 3e-3
 
