@@ -6,9 +6,11 @@ every tuning, from a pre-trained tiny FaRL and from random weights, with one rec
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import torch
 
 from farl_hf.finetuning import BENCHMARKS, FinetuneConfig, default_training_arguments, finetune
 from farl_hf.finetuning.faces import EvaluationFaces, FaceRows
@@ -151,9 +153,10 @@ def headline(task: str, scores: dict[str, float], data: Path) -> float:
 
 
 def baseline(task: str, data: Path) -> float:
-    """The score without looking at the image: background; the mean shape in the crop; the more frequent answer."""
-    if task == "parsing":
-        return 0.0
+    """
+    The score without looking at the image: the most frequent class of each pixel of the crop, the mean shape in it, or
+    the more frequent answer.
+    """
     benchmark = BENCHMARKS[TASKS[task][0]]
     processor = benchmark.processor(IMAGE_SIZE, "farl")
     train, test = (FaceRows(benchmark.load(data, split), benchmark.task, processor) for split in ("train", "test"))
@@ -162,18 +165,23 @@ def baseline(task: str, data: Path) -> float:
         answers = [[row["attributes"][name] for name in defined] for row in train.rows.select_columns("attributes")]
         truth = [[row["attributes"][name] for name in defined] for row in test.rows.select_columns("attributes")]
         return float((np.array(truth) == (np.mean(answers, axis=0) > 0.5)).mean())
-    shapes = []
+    truths = []
     for i in range(len(train)):
         image, target, annotation, _ = train.read(i)
-        shapes.append(train.crop_target(target, annotation, (image.height, image.width)))
-    mean_shape = sum(shapes) / len(shapes)
+        truths.append(train.crop_target(target, annotation, (image.height, image.width)))
+    if task == "parsing":
+        counts = sum(torch.nn.functional.one_hot(t, len(benchmark.task.labels)) for t in truths)
+        answer = {"logits": counts.permute(2, 0, 1)[None].float()}
+    else:
+        answer = {"landmarks": (sum(truths) / len(truths))[None], "heatmaps": None}
     metric = benchmark.task.new_metric()
     for i in range(len(test)):
         face = EvaluationFaces(test)[i]
-        output = type("Output", (), {"landmarks": mean_shape[None], "heatmaps": None})
-        (prediction,) = benchmark.task.predict(output, processor, [replace(face["transform"], image_index=0)])
+        (prediction,) = benchmark.task.predict(
+            SimpleNamespace(**answer), processor, [replace(face["transform"], image_index=0)]
+        )
         benchmark.task.update_metric(metric, prediction, face["target"], face["box"])
-    return metric.compute()["inter_ocular"]
+    return headline(task, metric.compute(), data)
 
 
 def transfer_table(results: dict[str, Any]) -> str:
