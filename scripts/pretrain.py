@@ -3,8 +3,8 @@
 Pre-train FaRL on image-text shards, with contrastive learning and masked image modelling.
 
     python scripts/pretrain.py --recipe demo --train_shards shards/*.tar --output_dir farl-tiny --device cpu
-    accelerate launch --num_processes 8 scripts/pretrain.py --train_shards 'shards/{00000..01999}.tar'
-    accelerate launch --use_fsdp --fsdp_version 2 --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP scripts/pretrain.py ...
+    accelerate launch --config_file scripts/launch/ddp.yaml scripts/pretrain.py --train_shards 'shards/*.tar'
+    accelerate launch --config_file scripts/launch/fsdp2.yaml scripts/pretrain.py --train_dataset OWNER/NAME ...
     torchrun --nproc_per_node 2 scripts/pretrain.py --device cpu ...        # several CPU processes
 
 The global batch is processes x batch_size x gradient_accumulation_steps, and all of it are negatives; the paper's is

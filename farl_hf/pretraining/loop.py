@@ -109,7 +109,8 @@ def pretrain(
     output_dir = Path(config.output_dir)
     summary = output_dir / "summary.json"
     _check_earlier_run(config, output_dir)
-    if summary.exists():
+    # A checkpoint named by its folder is taken up even if a run ended there; "auto" has nothing left to do then.
+    if summary.exists() and config.resume in ("auto", "never"):
         return PretrainResult(**{**json.loads(summary.read_text()), "output_dir": output_dir})
     return Pretraining(config, dataset).run()
 

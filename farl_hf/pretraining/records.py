@@ -32,8 +32,8 @@ class Records:
         self._started = time.perf_counter()
         if self.config.report_to:
             scalars = {k: v for k, v in dataclasses.asdict(self.config).items() if isinstance(v, int | float | str)}
-            tensorboard = {"purge_step": step + 1} if step else {}
-            self.accelerator.init_trackers("pretraining", config=scalars, init_kwargs={"tensorboard": tensorboard})
+            trackers = {"tensorboard": {"purge_step": step + 1}}
+            self.accelerator.init_trackers("pretraining", config=scalars, init_kwargs=trackers)
 
     def waited(self, seconds: float) -> None:
         """Adds time in which the device had no data."""
