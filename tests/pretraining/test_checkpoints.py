@@ -240,7 +240,7 @@ def test_gradients_that_are_not_finite(settings):
         result = original(accelerator, objective, *args)
         poisoned.calls += 1
         if poisoned.calls in poisoned.bad:
-            next(objective.parameters()).grad[:] = float("nan")
+            objective.model.mim_head.weight.grad.fill_(float("nan"))
         return result
 
     poisoned.calls, poisoned.bad = 0, {3, 4, 6}
