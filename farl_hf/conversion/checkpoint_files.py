@@ -6,6 +6,7 @@ restricted unpickler of our own that knows tensors and modules and nothing else.
 """
 
 import io
+import math
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -202,6 +203,11 @@ class _TensorUnpickler(pickle.Unpickler):
     @staticmethod
     def rebuild_tensor(storage: tuple, offset: int, size: tuple, stride: tuple, *_) -> torch.Tensor:
         data, dtype = storage
+        # `set_` would enlarge a storage that is too small, with whatever memory holds, by as much as a file asks for.
+        last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
+        most = data.nbytes() // dtype.itemsize
+        if min((offset, *size, *stride)) < 0 or math.prod(size) > most or (math.prod(size) and last >= most):
+            raise pickle.UnpicklingError(f"a tensor of shape {tuple(size)} in a storage of {most} numbers")
         return torch.empty(0, dtype=dtype).set_(data, offset, tuple(size), tuple(stride))
 
 

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -87,32 +88,55 @@ def convert_checkpoint(
         dtype: Data type of the written weights.
         use_ema: Of trainer states, take the averaged weights (`main_ema`), which the original evaluates, or the raw
             ones (`main`).
-        overwrite: Whether to replace an `output` that is not empty.
+        overwrite: Whether to replace an `output` that is a model's folder. Other folders with files are never touched.
 
     Raises:
         CheckpointError: If the file cannot be read, is of no known kind, or its names or shapes are not as expected.
-        FileExistsError: If `output` is not empty and `overwrite` is false.
+        FileExistsError: If `output` is not empty, and `overwrite` is false or it is no model's folder.
+        ValueError: If `output` is the current folder or holds it.
     """
     output = Path(output)
+    if Path.cwd().is_relative_to(output.resolve()):
+        raise ValueError(
+            f"{output} is the current folder or holds it, and is replaced as a whole: name a folder in it."
+        )
     if to not in ("farl", "clip"):
         raise ValueError(f"Cannot convert to {to!r}: choose 'farl' or 'clip'.")
-    if output.is_file() or (output.is_dir() and any(output.iterdir()) and not overwrite):
+    _check_output(output, overwrite)
+    convert = _convert_to_clip if to == "clip" else _convert_to_farl
+    return _write_folder(output, overwrite, lambda folder: convert(source, folder, config, dtype, use_ema))
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not overwrite:
         raise FileExistsError(f"{output} exists and is not empty: choose another folder, or overwrite it.")
-    if to == "clip":
-        return _write_folder(output, lambda folder: _convert_to_clip(source, folder, config, dtype, use_ema))
-    return _write_folder(output, lambda folder: _convert_to_farl(source, folder, config, dtype, use_ema))
+    if not (output / "config.json").is_file() or not any(output.glob("*.safetensors")):
+        raise FileExistsError(
+            f"{output} is no model's folder (it has no config.json, or no *.safetensors), so it is not overwritten: "
+            "choose another."
+        )
 
 
-def _write_folder(output: Path, write: Callable[[Path], Conversion]) -> Conversion:
+def _write_folder(output: Path, overwrite: bool, write: Callable[[Path], Conversion]) -> Conversion:
     """Lets `write` fill a temporary neighbour of `output` and puts it in place when it has succeeded."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
         folder = Path(scratch) / output.name
         folder.mkdir()
         result = write(folder)
-        if output.exists():
+        for path in folder.iterdir():
+            # safetensors' files are readable by their owner alone, the others as the user's settings say.
+            path.chmod((folder / "config.json").stat().st_mode)
+        # Once more: writing takes a while.
+        _check_output(output, overwrite)
+        if overwrite and output.exists():
             shutil.move(output, Path(scratch) / "replaced")
-        os.replace(folder, output)
+        try:
+            os.replace(folder, output)
+        except OSError as error:
+            raise FileExistsError(f"{output} has been filled meanwhile and is left as it is: {error}") from error
     result.output = output
     return result
 
@@ -151,16 +175,16 @@ def _recognise(file: CheckpointFile, path: Path, config: FaRLConfig | None, use_
     content = file.content
     if "networks" in content:
         name = "main_ema" if use_ema else "main"
-        if name not in content["networks"]:
+        networks = content["networks"]
+        if not isinstance(networks, dict) or name not in networks:
             raise CheckpointError(f"{path} is a trainer state without the network {name!r}.")
-        return _plan_dense(content["networks"][name], path, "farl", config)
+        return _plan_dense(_named_tensors(networks[name], path), path, "farl", config)
     if "backbone" in file.extra:
         backbone = read_tensors_from_bytes(file.extra["backbone"], f"{path} (backbone)").content
         tensors = {f"backbone.{name}": tensor for name, tensor in backbone.items()}
         tensors |= {f"heatmap_head.{name}": tensor for name, tensor in content.items()}
         return _plan_dense(tensors, path, "facer", config)
-    tensors = content.get("state_dict", content)
-    tensors = {name: value for name, value in tensors.items() if isinstance(value, torch.Tensor)}
+    tensors = _named_tensors(content.get("state_dict", content), path)
     if tensors and all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     if "visual.conv1.weight" in tensors:
@@ -171,6 +195,13 @@ def _recognise(file: CheckpointFile, path: Path, config: FaRLConfig | None, use_
         return _plan_attributes(tensors, path, config)
     some = ", ".join(sorted(tensors)[:3]) or "no tensors"
     raise CheckpointError(f"{path} is no FaRL, CLIP ViT or facer checkpoint: no `visual.*`, but {some} and so on.")
+
+
+def _named_tensors(content: Any, path: Path) -> Tensors:
+    """The tensors of a state dict, without what else a file keeps beside them."""
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} has a {type(content).__name__} in the place of named tensors.")
+    return {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
 
 
 def _plan_dual_encoder(tensors: Tensors, path: Path, config: FaRLConfig | None) -> _Plan:

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from ..models.dense_head_farl import ConvModule, FaRLNeck, FaRLUperHead, enlarge_and_shift, resize_bilinear
-from ..models.modeling_farl import FaRLDenseModel, FaRLMLP, FaRLPreTrainedModel
+from ..models.modeling_farl import FaRLDenseModel, FaRLEncoderLayer, FaRLMLP, FaRLPreTrainedModel
 
 # glibc's allocator reuses buffers of up to 32 MiB; larger ones are mapped anew, and their page faults cost twice the
 # time of a Winograd transform. So both kinds of convolution work in pieces: on this many tiles (36 x 128 x 768 floats
@@ -46,10 +46,10 @@ def optimize_for_inference(model: FaRLPreTrainedModel, winograd: bool = True) ->
         The copy, in evaluation mode. Its outputs are within 1e-4 of the model's, relative to the largest.
 
     Raises:
-        ValueError: If the model is of another kind or precision.
+        ValueError: If the model is of another kind or precision, carries adapters that are not merged, or is such a
+            copy already.
     """
-    if not isinstance(model, FaRLPreTrainedModel):
-        raise ValueError(f"optimize_for_inference takes a model of farl_hf, not {type(model).__name__}.")
+    _check_model(model, "optimize_for_inference")
     if model.dtype != torch.float32:
         raise ValueError(f"optimize_for_inference works in float32: load the model with it, not with {model.dtype}.")
     parts: dict[int, nn.Module] = {}
@@ -61,12 +61,10 @@ def optimize_for_inference(model: FaRLPreTrainedModel, winograd: bool = True) ->
                 id(head): InferenceHead(head, WinogradConv if winograd else PlainConv),
             }
         # `deepcopy` puts what its memo holds in the place of the old parts.
-        optimized = copy.deepcopy(model, parts).eval().requires_grad_(False)
-        for module in optimized.modules():
-            if isinstance(module, FaRLMLP):
-                use_silu(module)
-    optimized.save_pretrained = _refuse_to_save
-    return optimized
+        optimized = copy.deepcopy(model, parts)
+        for layer in [module for module in optimized.modules() if isinstance(module, FaRLEncoderLayer)]:
+            layer.mlp = InferenceMLP(layer.mlp)
+    return _forbid_saving(optimized.eval().requires_grad_(False))
 
 
 def quantize_for_inference(model: FaRLPreTrainedModel) -> FaRLPreTrainedModel:
@@ -84,31 +82,56 @@ def quantize_for_inference(model: FaRLPreTrainedModel) -> FaRLPreTrainedModel:
 
     Raises:
         ImportError: If torchao is not installed.
+        ValueError: As in [`optimize_for_inference`].
     """
+    _check_model(model, "quantize_for_inference")
     try:
         from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
     except ImportError:
         raise ImportError("Quantisation needs torchao: pip install 'farl_hf[quantization]'.") from None
     quantized = copy.deepcopy(model).eval().requires_grad_(False)
     quantize_(quantized.vision_model, Int8DynamicActivationInt8WeightConfig())
-    quantized.save_pretrained = _refuse_to_save
-    return quantized
+    return _forbid_saving(quantized)
+
+
+def _check_model(model: FaRLPreTrainedModel, function: str) -> None:
+    if any(type(module).__module__.startswith("peft.") for module in getattr(model, "modules", list)()):
+        raise ValueError(f"{function} takes no model with adapters: merge them first, model.merge_and_unload().")
+    if not isinstance(model, FaRLPreTrainedModel):
+        raise ValueError(f"{function} takes a model of farl_hf, not {type(model).__name__}.")
+    if vars(model).get("save_pretrained") is _refuse_to_save:
+        raise ValueError(f"{function} takes the model itself: this is a copy for inference already.")
+
+
+def _forbid_saving(model: FaRLPreTrainedModel) -> FaRLPreTrainedModel:
+    # `push_to_hub` makes the repository before it saves, so it is refused by itself.
+    model.save_pretrained = model.push_to_hub = _refuse_to_save
+    return model
 
 
 def _refuse_to_save(*args: Any, **kwargs: Any) -> NoReturn:
     raise ValueError("This is a copy for inference, whose weights no class can load: save the model it was made of.")
 
 
-def use_silu(mlp: FaRLMLP) -> None:
+class InferenceMLP(nn.Module):
     """
-    QuickGELU is `x * sigmoid(1.702 * x)`: three operations, each writing a new tensor. SiLU, `x * sigmoid(x)`, is one
-    and can work in place, so 1.702 moves into the weights before and after it.
+    A layer's MLP. QuickGELU is `x * sigmoid(1.702 * x)`: three operations, each writing a new tensor. SiLU, `x *
+    sigmoid(x)`, is one and can work in place, so 1.702 moves into the weights before and after it. They are under
+    other names than the model's, which would take them for its own.
     """
-    if mlp.config.hidden_act == "quick_gelu":
-        mlp.fc1.weight *= 1.702
-        mlp.fc1.bias *= 1.702
-        mlp.fc2.weight /= 1.702
-        mlp.activation_fn = nn.SiLU(inplace=True)
+
+    def __init__(self, mlp: FaRLMLP):
+        super().__init__()
+        self.expand, self.activation_fn, self.contract = mlp.fc1, mlp.activation_fn, mlp.fc2
+        if mlp.config.hidden_act == "quick_gelu":
+            self.expand.weight *= 1.702
+            self.expand.bias *= 1.702
+            self.contract.weight /= 1.702
+            self.activation_fn = nn.SiLU(inplace=True)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """As [`FaRLMLP`]."""
+        return self.contract(self.activation_fn(self.expand(hidden_states)))
 
 
 class InferenceNeck(nn.Module):

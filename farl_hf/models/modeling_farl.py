@@ -28,13 +28,15 @@ from transformers.modeling_outputs import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import ModelOutput, TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_farl import FaRLConfig, FaRLTextConfig, FaRLVisionConfig
 from .dense_head_farl import FaRLNeck, FaRLUperHead, init_dense_head_weights, resize_bilinear
 from .geometry_farl import landmarks_from_heatmaps, target_heatmaps
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -934,6 +936,16 @@ class FaRLDenseModel(FaRLPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.vision_model.get_input_embeddings()
 
+    def train(self, mode: bool = True) -> "FaRLDenseModel":
+        """As ever; warns where an adapter's file would miss the batch-norm statistics that training gathers."""
+        if mode and _statistics_escape_the_adapter(self):
+            logger.warning_once(
+                "The batch norms of neck and head gather statistics in training that the adapter's folder will not "
+                "hold, so the reloaded model differs: give modules_to_save=['pyramid', 'decode_head'] (parsing) or "
+                "['pyramid', 'heatmap_head'] (alignment) in the peft config."
+            )
+        return super().train(mode)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
@@ -957,6 +969,16 @@ class FaRLDenseModel(FaRLPreTrainedModel):
         dtype = next(self.pyramid.parameters()).dtype
         taps = [tokens_to_map(tokens.to(dtype), grid) for tokens in outputs.tapped_hidden_states]
         return self.pyramid(taps), outputs
+
+
+def _statistics_escape_the_adapter(model: nn.Module) -> bool:
+    """Whether peft has put adapters into the model but keeps no copy of the modules that hold batch norms."""
+    modules = list(model.modules())
+    if not any(type(module).__module__.startswith("peft.tuners.") for module in modules):
+        return False
+    kept = [module for module in modules if type(module).__name__ == "ModulesToSaveWrapper"]
+    saved = {id(part) for module in kept for part in module.modules()}
+    return any(isinstance(module, nn.BatchNorm2d) and id(module) not in saved for module in modules)
 
 
 def can_be_read(labels: torch.Tensor) -> bool:

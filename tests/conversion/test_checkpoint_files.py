@@ -1,4 +1,5 @@
 import io
+import pickle
 import random
 import shutil
 import zipfile
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from farl_hf.conversion import checkpoint_files
 from farl_hf.conversion.checkpoint_files import CheckpointError, read_tensors, read_tensors_from_bytes
 
 
@@ -71,11 +73,11 @@ def test_torchscript_attributes_that_are_tensors(tmp_path):
 
 
 def repack(source: Path, target: Path, replaced: dict[str, bytes], folder: str = "net") -> None:
-    """Copies a PyTorch archive with other records, `b""` leaves one out, and another name of the folder in it."""
+    """Copies a PyTorch archive with other records, `None` leaves one out, and another name of the folder in it."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for name in old.namelist():
             record = name.split("/", 1)[1]
-            if data := replaced.get(record, old.read(name)):
+            if (data := replaced.get(record, old.read(name))) is not None:
                 new.writestr(f"{folder}/{record}", data)
 
 
@@ -89,8 +91,10 @@ CYCLE = b"c__torch__\nM\n)\x81q\x00}U\x01ah\x00sb."  # a module that is its own 
         ({"data.pkl": b"c__torch__\nM\n)\x81}U\x01acbuiltins\neval\n(U\x011tRsb."}, r"builtins\.eval.*could run code"),
         ({"data.pkl": CYCLE}, "damaged"),
         ({"data.pkl": b"\x80\x02}q"}, "damaged"),
-        ({"data.pkl": b""}, "not one that PyTorch wrote"),
-        ({"data/0": b""}, "damaged"),
+        ({"data.pkl": None}, "not one that PyTorch wrote"),
+        ({"data.pkl": b""}, "damaged"),
+        ({"data/0": None}, "damaged"),
+        ({"data/0": b""}, "damaged"),  # there, and empty
         ({"data/0": b"\0\0\0\0"}, "damaged"),  # fewer bytes than the tensor's shape needs
     ],
 )
@@ -100,6 +104,20 @@ def test_torchscript_that_is_wrong_inside(tmp_path, replaced, message):
     with pytest.raises(CheckpointError, match=message) as raised:
         read_tensors(tmp_path / "bad.pt")
     assert str(tmp_path / "bad.pt") in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "size, stride, offset", [((10**13,), (1,), 0), ((10**13,), (0,), 0), ((3, 2), (2, 1), 1), ((-1,), (1,), 0)]
+)
+def test_torchscript_tensors_stay_in_their_storage(size, stride, offset):
+    """A crafted file asks for a tensor that its numbers do not fill: nothing is allocated for it."""
+    storage = torch.arange(6.0).untyped_storage(), torch.float32
+    good = checkpoint_files._TensorUnpickler.rebuild_tensor(storage, 0, (3, 2), (1, 3))
+    assert torch.equal(good, torch.tensor([[0.0, 3], [1, 4], [2, 5]]))
+    second = checkpoint_files._TensorUnpickler.rebuild_tensor(storage, 2, (3,), (1,))
+    assert second.tolist() == [2, 3, 4]
+    with pytest.raises(pickle.UnpicklingError, match="storage of 6 numbers"):
+        checkpoint_files._TensorUnpickler.rebuild_tensor(storage, offset, size, stride)
 
 
 def test_torchscript_with_another_folder_name(tmp_path):

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import golden_cases as cases
 import pytest
@@ -242,7 +243,7 @@ def write_bad_file(path, kind: str) -> None:
     elif kind == "code":
         torch.save({"state_dict": tensors, "hook": shutil.rmtree}, path)
     elif kind == "size":
-        tensors["visual.conv1.weight"] = torch.zeros(192, 3, 8, 8)
+        tensors["visual.conv1.weight"] = torch.zeros(200, 3, 8, 8)
         torch.save(tensors, path)
     elif kind == "image tower alone":
         torch.save({name: value for name, value in tensors.items() if name.startswith("visual")}, path)
@@ -253,6 +254,12 @@ def write_bad_file(path, kind: str) -> None:
         torch.save({**tensors, "visual.surprise": torch.zeros(1)}, path)
     elif kind == "shape":
         torch.save({**tensors, "visual.proj": torch.zeros(128, 64)}, path)
+    elif kind == "list":
+        torch.save({"state_dict": [torch.zeros(2)]}, path)
+    elif kind == "list of a trainer":
+        torch.save({"networks": {"main_ema": [torch.zeros(2)]}}, path)
+    elif kind == "integer names":
+        torch.save({0: torch.zeros(2), 1: torch.zeros(2)}, path)
     elif kind == "something else":
         torch.save({"fc.weight": torch.zeros(2, 2)}, path)
 
@@ -262,11 +269,14 @@ BAD_FILES = {
     "truncated": "cut short",
     "web page": "web page",
     "code": "shutil.rmtree",
-    "size": "width 192",
+    "size": "width 200",
     "image tower alone": "no text tower",
     "no temperature": "1 missing (logit_scale)",
     "stranger": "1 unexpected (visual.surprise)",
     "shape": "visual.proj has shape (64, 128)",
+    "list": "list in the place of named tensors",
+    "list of a trainer": "list in the place of named tensors",
+    "integer names": "no FaRL, CLIP ViT or facer checkpoint",
     "something else": "fc.weight",
 }
 
@@ -287,8 +297,37 @@ def test_existing_output(tmp_path, capsys, official):
     (output / "mine.txt").write_text("precious")
     assert main(["convert", str(official), str(output)]) == 2
     assert "not empty" in capsys.readouterr().err and (output / "mine.txt").exists()
+    # Only what is a model's folder is replaced.
+    assert main(["convert", str(official), str(output), "--overwrite"]) == 2
+    assert "no model's folder" in capsys.readouterr().err and (output / "mine.txt").exists()
+    (output / "mine.txt").unlink()
+    assert main(["convert", str(official), str(output)]) == 0
+    (output / "old.txt").touch()
     assert main(["convert", str(official), str(output), "--overwrite"]) == 0
-    assert (output / "config.json").exists() and not (output / "mine.txt").exists()
+    assert (output / "config.json").exists() and not (output / "old.txt").exists()
+    # All files can be read by those who can read the first.
+    assert len({path.stat().st_mode for path in output.iterdir()}) == 1
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_folder_that_appears_meanwhile(tmp_path, overwrite):
+    def write(folder: Path) -> checkpoints.Conversion:
+        (folder / "config.json").touch()
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "mine.txt").write_text("precious")
+        return checkpoints.Conversion(folder, "FaRLModel", 0)
+
+    with pytest.raises(FileExistsError, match="no model's folder" if overwrite else "not empty"):
+        checkpoints._write_folder(tmp_path / "out", overwrite, write)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"] and (tmp_path / "out/mine.txt").exists()
+
+
+@pytest.mark.parametrize("output", [".", "..", ""])
+def test_current_folder_is_not_replaced(tmp_path, official, monkeypatch, output):
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")
+    with pytest.raises(ValueError, match="current folder"):
+        convert_checkpoint(official, output)
 
 
 def test_script_and_help(tmp_path, official):

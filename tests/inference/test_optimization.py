@@ -69,6 +69,48 @@ def test_dense_copy_gives_the_same_maps(model_class, output, neck_channels, size
     assert not any(isinstance(m, nn.Dropout2d | nn.BatchNorm2d) for m in optimized.modules())
 
 
+def test_a_copy_is_not_taken_for_a_model(tmp_path):
+    """A copy of a copy would scale its matrices again; its weights have names that no model takes for its own."""
+    for model_class in (FaRLModel, FaRLForFaceParsing):
+        optimized = optimize_for_inference(random_model(model_class))
+        for function in (optimize_for_inference, quantize_for_inference):
+            with pytest.raises(ValueError, match="copy for inference already"):
+                function(optimized)
+        with pytest.raises(RuntimeError, match="Missing key"):
+            random_model(model_class).load_state_dict(optimized.state_dict())
+        with pytest.raises(ValueError, match="copy for inference"):
+            optimized.push_to_hub("somebody/something")
+
+
+def test_adapters_must_be_merged_first():
+    peft = pytest.importorskip("peft")
+    model = random_model(FaRLForFaceParsing)
+    wrapped = peft.get_peft_model(
+        model, peft.LoraConfig(target_modules=["q_proj"], modules_to_save=["pyramid", "decode_head"])
+    )
+    for given in (wrapped, model):
+        with pytest.raises(ValueError, match="merge_and_unload"):
+            optimize_for_inference(given)
+    assert (
+        difference(
+            *(
+                m(torch.ones(1, 3, 48, 48)).logits
+                for m in (optimize_for_inference(wrapped.merge_and_unload()), model.eval())
+            )
+        )
+        < 1e-5
+    )
+
+
+def test_copy_of_a_model_in_training():
+    model = random_model(FaRLForFaceParsing)
+    pixel_values = torch.randn(2, 3, 48, 48)
+    expected = model(pixel_values).logits
+    optimized = optimize_for_inference(model.train())
+    assert model.training and not any(module.training for module in optimized.modules())
+    assert difference(optimized(pixel_values).logits, expected) < 1e-5
+
+
 @pytest.mark.parametrize("model_class", (FaRLModel, FaRLForImageClassification))
 def test_copies_of_other_models(model_class):
     model = random_model(model_class)

@@ -105,6 +105,35 @@ def test_face_processor_is_found(tmp_path):
     assert again.to_dict() == processor.to_dict() and again.align is None
 
 
+def test_task_folders_have_the_face_processor_and_nothing_else(tmp_path):
+    processor = farl_hf.FaRLFaceImageProcessor(align=None, size=96)
+    config = farl_hf.FaRLConfig.from_preset("tiny", num_labels=3)
+    farl_hf.FaRLForFaceParsing(config).save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    found = AutoProcessor.from_pretrained(tmp_path / "model")
+    assert type(found) is farl_hf.FaRLFaceImageProcessor and found.to_dict() == processor.to_dict()
+    with pytest.raises(ValueError, match="tokenizer"):
+        AutoTokenizer.from_pretrained(tmp_path / "model")
+    segmenter = pipeline("image-segmentation", model=str(tmp_path / "model"))
+    assert segmenter.tokenizer is None
+    segmenter.save_pretrained(tmp_path / "again")
+    saved = {path.name for path in (tmp_path / "again").iterdir()}
+    assert saved == {"config.json", "model.safetensors", "preprocessor_config.json"}
+    assert type(AutoProcessor.from_pretrained(tmp_path / "again")) is farl_hf.FaRLFaceImageProcessor
+    farl_hf.export_remote_code(tmp_path / "again")
+    auto_map = json.loads((tmp_path / "again/preprocessor_config.json").read_text())["auto_map"]
+    assert set(auto_map) == {"AutoProcessor", "AutoImageProcessor"}
+    assert set(auto_map.values()) == {"image_processing_farl.FaRLFaceImageProcessor"}
+
+
+def test_photos_are_not_squeezed_by_transformers_own_pipeline(tmp_path, photo):
+    config = farl_hf.FaRLConfig.from_preset("tiny", num_labels=3)
+    farl_hf.FaRLForFaceParsing(config).save_pretrained(tmp_path)
+    farl_hf.FaRLFaceImageProcessor(align="lapa", size=96).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="cuts faces out of photos"):
+        pipeline("image-segmentation", model=str(tmp_path))(photo)
+
+
 WITHOUT_PACKAGE = """
 import sys
 class Block:

@@ -126,3 +126,26 @@ def test_initialisation_is_kaiming_by_fan_out():
     head.apply(init_dense_head_weights)
     assert head.fpn_convs[0].conv.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02)
     assert head.conv_seg.weight.abs().max() <= 64**-0.5
+
+
+def test_neck_by_hand():
+    """Each level from its tap with loops: transposed convolutions of kernel and stride 2, the identity, the largest."""
+    torch.manual_seed(0)
+    neck = FaRLNeck(3).eval()
+    taps = [torch.randn(1, 3, 4, 4) for _ in range(4)]
+
+    def enlarge(layer: nn.ConvTranspose2d, x: torch.Tensor) -> torch.Tensor:
+        out = torch.zeros(1, 3, 2 * x.shape[2], 2 * x.shape[3])
+        for row in range(out.shape[2]):
+            for column in range(out.shape[3]):
+                kernel = layer.weight[:, :, row % 2, column % 2]
+                out[0, :, row, column] = x[0, :, row // 2, column // 2] @ kernel + layer.bias
+        return out
+
+    first, norm, _, last = neck.fpns[0]
+    maps = neck(taps)
+    middle = nn.functional.gelu(norm(enlarge(first, taps[0])))
+    assert (maps[0] - enlarge(last, middle)).abs().max() < 1e-5
+    assert (maps[1] - enlarge(neck.fpns[1], taps[1])).abs().max() < 1e-5
+    assert torch.equal(maps[2], taps[2])
+    assert torch.equal(maps[3], taps[3].view(1, 3, 2, 2, 2, 2).amax(dim=(3, 5)))

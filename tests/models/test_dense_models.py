@@ -4,7 +4,7 @@ import golden_cases as cases
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
 from PIL import Image, ImageDraw
 from torch import nn
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, Trainer, TrainingArguments
@@ -19,6 +19,7 @@ from farl_hf import (
 )
 from farl_hf.conversion.checkpoints import CheckpointError, convert_checkpoint
 from farl_hf.datasets.labels import CELEBA_ATTRIBUTES, CELEBAMASK_HQ_LABELS, LAPA_LABELS
+from farl_hf.models import modeling_farl
 
 VISION = {
     "hidden_size": 32,
@@ -283,6 +284,20 @@ def test_lora_keeps_the_head_and_its_running_statistics(tmp_path):
     assert (merged(pixel_values()).logits - expected).abs().max() < 1e-5
 
 
+def test_adapters_without_the_heads_statistics_are_warned_of(monkeypatch):
+    warned = []
+    monkeypatch.setattr(modeling_farl.logger, "warning_once", warned.append)
+    targets = {"target_modules": ["q_proj"]}
+    build(FaRLForFaceParsing).train()
+    get_peft_model(build(FaRLForFaceParsing), LoraConfig(**targets, modules_to_save=["pyramid", "decode_head"])).train()
+    assert not warned
+    for saved in (None, ["decode_head"]):
+        get_peft_model(build(FaRLForFaceParsing), LoraConfig(**targets, modules_to_save=saved)).train()
+        assert "modules_to_save=['pyramid', 'decode_head']" in warned.pop()
+    model = inject_adapter_in_model(LoraConfig(**targets), build(FaRLForFaceAlignment))
+    assert model.train() is model and warned
+
+
 # ------------------------------------------------------------------------------------------------------- converting
 
 
@@ -435,3 +450,32 @@ def test_auto_class_opens_a_converted_parser(tmp_path):
     trainer_state(tmp_path / "state.pth", official_tiny_state("head", 11))
     convert_checkpoint(tmp_path / "state.pth", tmp_path / "model")
     assert type(AutoModelForSemanticSegmentation.from_pretrained(tmp_path / "model")) is FaRLForFaceParsing
+
+
+# --------------------------------------------------------------------------------------- the original's choices
+
+
+@pytest.mark.parametrize("layers, taps", [(12, [4, 6, 8, 12]), (24, [8, 12, 16, 24]), (32, [9, 15, 21, 32])])
+def test_taps_of_the_original(layers, taps):
+    assert FaRLConfig(vision_config={"num_hidden_layers": layers}).out_indices == taps
+
+
+def test_the_neck_reads_the_outputs_of_these_layers():
+    model = build(FaRLForFaceParsing, out_indices=[1, 2, 3, 4]).eval()
+    seen = []
+    model.pyramid.register_forward_pre_hook(lambda module, arguments: seen.extend(arguments[0]))
+    states = model(pixel_values(), output_hidden_states=True).hidden_states
+    for tap, index in zip(seen, (1, 2, 3, 4), strict=True):
+        assert torch.equal(tap, states[index][:, 1:].transpose(1, 2).reshape(2, 32, 4, 4))
+
+
+def test_names_of_facer():
+    """The class names of facer's parsing models (`face_parsing/farl.py`) say the same sides as ours."""
+    sides = {"r": "right", "l": "left"}
+    kinds = {"b": "eyebrow", "e": "eye", "r": "ear"}
+    facer = {2: "rb", 3: "lb", 4: "re", 5: "le"}, {4: "rr", 5: "lr", 6: "rb", 7: "lb", 8: "re", 9: "le"}
+    for names, short_names in zip((LAPA_LABELS, CELEBAMASK_HQ_LABELS), facer, strict=True):
+        for index, short in short_names.items():
+            assert names[index] == f"{sides[short[0]]} {kinds[short[1]]}"
+    assert LAPA_LABELS[6:] == ["nose", "upper lip", "inner mouth", "lower lip", "hair"]
+    assert CELEBAMASK_HQ_LABELS[10:15] == ["nose", "inner mouth", "lower lip", "upper lip", "hair"]

@@ -1,5 +1,7 @@
 import math
 
+import golden_cases as cases
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -210,3 +212,50 @@ def test_sampling_grid_is_the_sampling_map_scaled(convention, warp_factor):
     expected = geometry.grid_for_sampling(coordinates, 30, 50, convention)
     grid = geometry.crop_sampling_grid(matrix, 24, warp_factor, convention, 30, 50)
     assert grid.shape == (1, 24, 24, 2) and torch.allclose(grid, expected, atol=1e-5)
+
+
+# ------------------------------------------------- numbers from elsewhere, which no round trip through our own code has
+
+
+def test_decoding_of_the_originals_heatmaps():
+    golden = cases.numbers("align_ibug300w")
+    maps = torch.from_numpy(golden["head_full_first4_img0"])[None].float()
+    points = geometry.landmarks_from_heatmaps(maps.sigmoid())[0].numpy()
+    assert np.abs(points * 448 - 0.5 - golden["landmarks_px"][0, :4]).max() < 0.002
+
+
+def test_targets_of_the_original():
+    golden = cases.numbers("align_ibug300w")
+    maps = geometry.target_heatmaps(torch.from_numpy(golden["target_landmarks_norm"])).numpy().ravel()
+    wanted = np.zeros_like(maps)
+    wanted[golden["target_heatmap_idx"]] = golden["target_heatmap_val"]
+    assert np.abs(maps - wanted).max() < 1e-5
+
+
+@pytest.mark.parametrize("warp_factor", [0.8, 0.3])
+def test_warped_coordinates_by_hand(warp_factor):
+    """Both directions against the formula with scalars: normalised by the size, the same in x and y."""
+    size = 64
+    matrix = torch.tensor([[1.5, 0.25, 3.0], [-0.25, 1.5, 7.0], [0, 0, 1.0]], dtype=torch.float64)
+    photo = torch.tensor([[10.0, 12], [30, 4], [-5, 40], [41, 37]], dtype=torch.float64)
+    start = 1 - warp_factor
+    expected = []
+    for px, py in photo.tolist():
+        aligned = (1.5 * px + 0.25 * py + 3, -0.25 * px + 1.5 * py + 7)
+        point = []
+        for coordinate in aligned:
+            n = coordinate / size * 2 - 1
+            if abs(n) > start:
+                n = math.copysign(start + warp_factor * math.tanh((abs(n) - start) / warp_factor), n)
+            point.append((n + 1) / 2 * size)
+        expected.append(point)
+    expected = torch.tensor(expected, dtype=torch.float64)
+    assert torch.allclose(geometry.photo_to_crop(photo, matrix, size, warp_factor), expected, atol=1e-9)
+    assert torch.allclose(geometry.crop_to_photo(expected, matrix, size, warp_factor), photo, atol=1e-7)
+
+
+def test_nothing_is_outside_of_a_photo():
+    """A crop half a pixel beyond the photo's edge mixes in half of black, and further out there is nothing else."""
+    matrix = torch.tensor([[[1.0, 0, 2.5], [0, 1, 0], [0, 0, 1]]])
+    crop = geometry.warp_image(torch.ones(1, 1, 8, 8), matrix, 8, 0.0, "farl")[0, 0]
+    assert torch.equal(crop[0], torch.tensor([0, 0, 0.5, 1, 1, 1, 1, 1]))

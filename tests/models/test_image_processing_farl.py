@@ -5,6 +5,7 @@ import math
 import resource
 from types import SimpleNamespace
 
+import golden_cases as cases
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 
 from farl_hf import FaRLFaceImageProcessor
 from farl_hf.models.geometry_farl import photo_to_crop, standard_five_points
-from farl_hf.models.image_processing_farl import to_rgb_tensor
+from farl_hf.models.image_processing_farl import FaceTransform, to_rgb_tensor
 
 
 def five_points(centre=(300.0, 240.0), size=120.0, angle=0.0) -> np.ndarray:
@@ -268,3 +269,65 @@ def test_memory_of_a_24_megapixel_photo_with_50_faces():
     (photo,) = processor.post_process_semantic_segmentation(SimpleNamespace(logits=logits), inputs["face_transforms"])
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
     assert photo.shape == (4000, 6000) and photo.max() == 9 and grown < 3, grown
+
+
+# ------------------------------------------------------------------- exact places, by ramps instead of round trips
+
+
+@pytest.mark.parametrize("convention, size", [("farl", 512), ("farl", 448), ("facer", 64)])
+def test_every_pixel_of_a_box_crop_shows_its_place(convention, size):
+    """The box's edges are the crop's: pixel i of n shows what lies (i + 0.5) / n along the box."""
+    x = torch.arange(100.0).expand(100, 100) / 100
+    processor = FaRLFaceImageProcessor(
+        align="box", size=size, convention=convention, image_mean=[0, 0, 0], image_std=[1, 1, 1]
+    )
+    crop = processor(torch.stack([x, x.t(), x]), boxes=[[20.0, 30.0, 60.0, 80.0]]).pixel_values[0] * 100
+    along = (torch.arange(size) + 0.5) / size
+    # A box in continuous coordinates begins half a pixel before the index of the same number.
+    first = 0.0 if convention == "farl" else -0.5
+    inner = slice(size // 8, -size // 8)
+    assert (crop[0, size // 2] - (20 + first + 40 * along))[inner].abs().max() < 2e-3
+    assert (crop[1, :, size // 2] - (30 + first + 50 * along))[inner].abs().max() < 2e-3
+
+
+@pytest.mark.parametrize("threshold", [10.25, 10.75])
+@pytest.mark.parametrize("convention", ["farl", "facer"])
+def test_labels_are_pasted_at_their_place(convention, threshold):
+    """The border between two classes lies at a known fraction of a pixel of the map, so half a pixel more is seen."""
+    size, photo_size, shift = 32, (40, 50), 5
+    centre = 0.0 if convention == "farl" else 0.5
+    matrix = torch.tensor([[1.0, 0, -shift], [0, 1, 0], [0, 0, 1]])
+    transform = FaceTransform(0, photo_size, matrix, size, 0.0, convention)
+    processor = FaRLFaceImageProcessor(align="lapa", size=size, convention=convention)
+    ramp = torch.arange(float(size)).expand(size, size) - threshold  # by the map's pixel index
+    logits = torch.stack([torch.zeros(size, size), ramp])
+    outputs = SimpleNamespace(logits=logits[None])
+    (labels,) = processor.post_process_semantic_segmentation(outputs, [transform])
+    x = torch.arange(50) + centre - shift  # in the crop
+    inside = (x > centre) & (x < size - 1 + centre)
+    assert torch.equal(labels[20][inside], (x - centre > threshold).long()[inside])
+    (face,) = processor.post_process_semantic_segmentation(outputs, [transform], output="faces")
+    x1, y1, x2, y2 = face.box
+    assert torch.equal(face.labels, labels[y1:y2, x1:x2].byte()) and (labels > 0).sum() == (face.labels > 0).sum()
+
+
+def test_the_first_of_overlapping_faces_is_on_top():
+    transforms = [
+        FaceTransform(0, (40, 40), torch.tensor([[1.0, 0, -left], [0, 1, 0], [0, 0, 1]]), 32, 0.0, "farl")
+        for left in (0, 8)
+    ]
+    logits = torch.zeros(2, 3, 32, 32)
+    logits[0, 1], logits[1, 2] = 5, 5
+    processor = FaRLFaceImageProcessor(align="lapa", size=32)
+    (labels,) = processor.post_process_semantic_segmentation(SimpleNamespace(logits=logits), transforms)
+    assert labels[16, 4] == 1 and labels[16, 20] == 1 and labels[16, 36] == 2
+
+
+def test_the_originals_masks():
+    """From its head's output to its masks, as whole images; nearly equal logits aside."""
+    golden = cases.numbers("parsing_lapa")
+    processor = FaRLFaceImageProcessor(align=None)
+    outputs = SimpleNamespace(logits=torch.from_numpy(golden["head"]).float())
+    maps = processor.post_process_semantic_segmentation(outputs, target_sizes=[(512, 512)] * 2)
+    differing = np.flatnonzero((torch.stack(maps).numpy() != golden["mask_512"]).ravel())
+    assert np.setdiff1d(differing, golden["ambiguous_512"]).size == 0

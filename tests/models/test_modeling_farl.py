@@ -13,7 +13,7 @@ from farl_hf import (
     FaRLTextModel,
     FaRLVisionModel,
 )
-from farl_hf.models.modeling_farl import halves
+from farl_hf.models.modeling_farl import halves, resize_position_table
 
 TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 VISION = {**TEXT, "num_hidden_layers": 4, "image_size": 32, "patch_size": 8}
@@ -327,3 +327,30 @@ def test_presets(preset, parameters):
             pretraining = FaRLForPreTraining(FaRLConfig.from_preset(preset))
         # The size of the official files, 652.04 MB, tells the depth and the vocabulary of the masked branch.
         assert sum(p.numel() for p in pretraining.parameters()) == 163_010_561
+
+
+def bicubic_matrix(large: int, small: int) -> torch.Tensor:
+    """(large, small), Keys' kernel with a = -0.75 about the pixels' centres, edges repeated, from its formula."""
+
+    def kernel(x: float) -> float:
+        x, a = abs(x), -0.75
+        if x <= 1:
+            return (a + 2) * x**3 - (a + 3) * x**2 + 1
+        return a * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0.0
+
+    matrix = torch.zeros(large, small, dtype=torch.float64)
+    for i in range(large):
+        centre = (i + 0.5) * small / large - 0.5
+        for j in range(int(centre // 1) - 1, int(centre // 1) + 3):
+            matrix[i, min(max(j, 0), small - 1)] += kernel(centre - j)
+    return matrix
+
+
+@pytest.mark.parametrize("grid", [(8, 8), (3, 3), (5, 7)])
+def test_position_tables_are_resized_as_in_the_original(grid):
+    torch.manual_seed(0)
+    table = torch.randn(1 + 16, 6)
+    resized = resize_position_table(table, 4, grid)
+    rows, columns = bicubic_matrix(grid[0], 4), bicubic_matrix(grid[1], 4)
+    wanted = torch.einsum("ri,cj,ijd->rcd", rows, columns, table[1:].double().view(4, 4, 6)).reshape(-1, 6)
+    assert torch.equal(resized[0], table[0]) and (resized[1:] - wanted).abs().max() < 1e-5
