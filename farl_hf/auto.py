@@ -59,13 +59,10 @@ def _register_image_processors() -> None:
 def _register_processors() -> None:
     from transformers import AutoProcessor
 
-    from .models.configuration_farl import FaRLConfig, FaRLVisionConfig
-    from .models.image_processing_farl import FaRLFaceImageProcessor
+    from .models.configuration_farl import FaRLConfig
     from .models.processing_farl import FaRLProcessor
 
     AutoProcessor.register(FaRLConfig, FaRLProcessor, exist_ok=True)
-    # Task folders have no more than this, and name it in their preprocessor_config.json.
-    AutoProcessor.register(FaRLVisionConfig, FaRLFaceImageProcessor, exist_ok=True)
 
 
 def _register_cards() -> None:
@@ -114,7 +111,7 @@ _REGISTRATIONS: dict[str, tuple[tuple[str, ...], Callable[[], None]]] = {
     "transformers.models.auto.configuration_auto": ((_CONFIGS,), _register_configs),
     "transformers.models.auto.modeling_auto": ((_CONFIGS, _MODELS), _register_models),
     "transformers.models.auto.image_processing_auto": ((_CONFIGS, _IMAGE_PROCESSORS), _register_image_processors),
-    "transformers.models.auto.processing_auto": ((_CONFIGS, _IMAGE_PROCESSORS, _PROCESSORS), _register_processors),
+    "transformers.models.auto.processing_auto": ((_CONFIGS, _PROCESSORS), _register_processors),
     _MODELS: ((_MODELS,), _register_cards),
     "transformers.pipelines": ((_PIPELINES,), _register_pipelines),
 }

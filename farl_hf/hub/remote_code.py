@@ -99,7 +99,7 @@ def _add_processor_code(path: Path) -> Path:
     auto_map = {}
     if content.get("processor_class") == "FaRLProcessor":
         auto_map["AutoProcessor"] = "processing_farl.FaRLProcessor"
-    elif content.get("processor_class") == "FaRLFaceImageProcessor":
+    elif content.get("image_processor_type") == "FaRLFaceImageProcessor":
         auto_map["AutoProcessor"] = "image_processing_farl.FaRLFaceImageProcessor"
     image_processor = content.get("image_processor", content)
     if str(image_processor.get("image_processor_type", "")).startswith("FaRL"):

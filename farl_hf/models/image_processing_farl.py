@@ -154,8 +154,6 @@ class FaRLFaceImageProcessor(BaseImageProcessor):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        # So that AutoProcessor, on a folder with this processor and no tokenizer, gives it as it is.
-        self._processor_class = type(self).__name__
         if align not in ("lapa", "celeba", "celebamask_hq", "box", None):
             raise ValueError(f"align is {align!r}: choose 'lapa', 'celeba', 'celebamask_hq', 'box' or None.")
         if not 0 <= warp_factor <= 1:

@@ -2,6 +2,10 @@
 
 from transformers import ProcessorMixin
 
+from .image_processing_farl import FaRLFaceImageProcessor
+
+_HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
 
 class FaRLProcessor(ProcessorMixin):
     """
@@ -16,6 +20,21 @@ class FaRLProcessor(ProcessorMixin):
 
     def __init__(self, image_processor=None, tokenizer=None, **kwargs):
         super().__init__(image_processor, tokenizer)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+        """
+        As `ProcessorMixin.from_pretrained`. The folder of a task model has no tokenizer: there it is its
+        [`FaRLFaceImageProcessor`], which `AutoProcessor` asks for here because both kinds of folder have one config.
+        """
+        hub_arguments = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
+        try:
+            stored, _ = FaRLFaceImageProcessor.get_image_processor_dict(pretrained_model_name_or_path, **hub_arguments)
+        except OSError:
+            stored = {}
+        if stored.get("image_processor_type") == FaRLFaceImageProcessor.__name__:
+            return FaRLFaceImageProcessor.from_pretrained(pretrained_model_name_or_path, **hub_arguments)
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
 
 __all__ = ["FaRLProcessor"]
