@@ -230,7 +230,12 @@ class Pretraining:
         metrics["grad_norm"] = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         means, stopping = self._mean_over_processes(metrics, stop_requested)
         means["loss"] = config.itc_weight * means.get("itc_loss", 0.0) + config.mim_weight * means.get("mim_loss", 0.0)
-        usable = self.stability.accepts(self.step + 1, means["loss"], means)
+        try:
+            usable = self.stability.accepts(self.step + 1, means["loss"], means)
+        except RuntimeError as error:
+            self.checkpoints.wait()
+            saved = list_checkpoints(self.output_dir)
+            raise RuntimeError(f"{error} The last good checkpoint: {saved[-1] if saved else 'none'}.") from error
         # The gradient scaler of fp16 leaves out such a step by itself, and lowers its scale.
         if usable or accelerator.scaler is not None:
             self.optimizer.step()
