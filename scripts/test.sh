@@ -22,3 +22,6 @@ OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --durations 15 "$@
 # Two of the five memorisation checks; the README has the command for all.
 [ $# -gt 0 ] || OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m slow --numprocesses 2 tests/finetuning/test_finetuning.py \
     -k "celebamask_hq or ibug300w"
+# Notebooks, the README's longer blocks, published folders in clean processes.
+[ $# -gt 0 ] || OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m slow --numprocesses 2 tests/scripts/test_notebooks.py \
+    tests/test_readme.py tests/hub

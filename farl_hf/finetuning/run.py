@@ -11,7 +11,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from ..allocation import keep_freed_memory
-from ..hub.cards import write_model_card
+from ..hub.publishing import write_card
 from .configuration import FinetuneConfig
 from .evaluation import score_model
 from .faces import FaceRows
@@ -98,8 +98,7 @@ def finetune(config: FinetuneConfig, arguments: TrainingArguments | None = None)
     )
     if arguments.should_save:
         (output / "results.json").write_text(json.dumps(asdict(result), indent=2))
-        adapter_config = model.get_base_model().config if isinstance(model, PeftModel) else None
-        write_model_card(output, results=f"## Results\n\n{results_table(result)}", adapter_config=adapter_config)
+        write_card(output, output.name, results=f"## Results\n\n{results_table(result)}")
     return result
 
 

@@ -165,19 +165,21 @@ def write_card(
     repo_id: str,
     *,
     old_card: Path | None = None,
+    results: str = "",
     pictures: Sequence[Path] = (),
     measured: Sequence[Measurement] | None = None,
     base_model: str | None = None,
     **options: Any,
 ) -> Path:
     """
-    Writes the card of a saved model or adapter under the name that it has on the Hub: the one card of
+    Writes the card of a saved model or adapter under the name that it has on the Hub: the one card of fine-tuning,
     `farl publish`, `Trainer.push_to_hub` and `model.push_to_hub`.
 
     Args:
         folder: Of the model.
         repo_id: Name on the Hub.
         old_card: Card whose source and results are kept, if it exists.
+        results: Section of results in the place of the old card's.
         pictures: Files in the folder to show.
         measured: Scores; by default those of the folder's `results.json`.
         base_model: By default what the folder's settings say.
@@ -190,8 +192,8 @@ def write_card(
         measured = measurements(json.loads(path.read_text())) if path.is_file() else ()
     text = old_card.read_text(encoding="utf-8") if old_card is not None and old_card.is_file() else ""
     converted = re.search(r"^Converted from `([^`]+)` by", text, re.MULTILINE)
-    results = re.search(r"^## Results\n.*?(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    parts = [results[0].strip()] if results else []
+    old_results = re.search(r"^## Results\n.*?(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    parts = [results or (old_results[0].strip() if old_results else "")]
     if pictures:
         shown = "\n".join(f"![{path.stem}]({path.relative_to(folder).as_posix()})" for path in pictures)
         parts.append(f"## Examples\n\n{shown}")
@@ -199,7 +201,7 @@ def write_card(
         folder,
         repo_id,
         converted[1] if converted else None,
-        "\n\n".join(parts),
+        "\n\n".join(part for part in parts if part),
         FaRLConfig.from_pretrained(adapter) if adapter.is_dir() else None,
         measured=measured,
         base_model=base_model or _base_model(folder),
