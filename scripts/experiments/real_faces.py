@@ -79,8 +79,9 @@ def score_keypoints(model: PreTrainedModel, repository: Path, face_scale: float,
     shapes, spans = [], []
     for image, points in keypoint_frames(repository):
         pixels, truth = to_rgb_tensor(image), torch.from_numpy(points).double() + 0.5
-        box = torch.cat([truth.amin(dim=0), truth.amax(dim=0)])
-        matrix = box_crop_matrix(box, size, 1 / _BOX_MARGIN, square=True)
+        middle = (truth.amin(dim=0) + truth.amax(dim=0)) / 2
+        half = (truth.amax(dim=0) - truth.amin(dim=0)).max() / 2
+        matrix = box_crop_matrix(torch.cat([middle - half, middle + half]), size, 1 / _BOX_MARGIN)
         matrix[:2, 2] += 0.5
         span = float((truth[36] - truth[45]).norm())
         shapes.append(photo_to_crop(truth, matrix, size))
