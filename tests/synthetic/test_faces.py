@@ -112,7 +112,7 @@ def test_landmarks_agree_with_label_maps():
 
 @pytest.mark.slow
 def test_landmarks_agree_with_label_maps_in_500_pictures():
-    _check_agreement(_disagreements(range(1000, 1500), dataclasses.replace(CLEAR, yaw=(35, 90), pitch=(20, 60))))
+    _check_agreement(_disagreements(range(1000, 1500), CLEAR))
 
 
 def _classes(seeds, config):
@@ -134,7 +134,7 @@ def test_no_class_is_missing_in_any_1000_pictures():
     for sample in SyntheticFaces(1000, SyntheticFaceConfig(image_size=96), seed=3):
         counts[np.unique(sample.celebamask_hq_labels)] += 1
     # Earrings and necklaces are rare, all else is in a good share of the pictures.
-    assert counts.min() >= 20 and np.delete(counts, [15, 16, 17, 18]).min() >= 300
+    assert counts.min() >= 20 and np.delete(counts, [15, 16, 17, 18]).min() >= 200
 
 
 def test_one_seed_one_picture():
