@@ -152,7 +152,7 @@ def show_finetuned(photo: Image.Image, output: Path) -> int:
     return sum(p.numel() for p in load_task_model(output / "parsing-lora").parameters())
 
 
-# --------------------------------------------------------------------------------------------------- the life of a model
+# ------------------------------------------------------------------------------------------------ the life of a model
 
 
 def generate(output: Path, sizes: dict[str, int]) -> int:
