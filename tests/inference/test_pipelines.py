@@ -346,3 +346,25 @@ def test_registration_is_lazy():
     for script in (first, last, ours):
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
         assert done.stdout.strip() == "face-analysis", done.stderr
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_stream(pipes):
+    """10,000 photos, each with a face: resident memory after the first thousand and after the last."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("reads /proc")
+
+    def resident() -> float:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096 / 2**20
+
+    photo = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    detector = FixedDetector((0.1, 0.1, 0.9, 0.9), points=True)
+    stream = pipes["attributes"]((photo for _ in range(10_000)), detector=detector, batch_size=16)
+    for i, faces in enumerate(stream):
+        assert len(faces) == 1
+        if i == 1000:
+            before = resident()
+    grown = resident() - before
+    print(f"{grown:.1f} MB more")
+    assert grown < 20
