@@ -5,6 +5,7 @@ cameras that no training picture has).
 """
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -117,11 +118,16 @@ def _cut(image: np.ndarray, matrix: tuple[float, ...], how: Image.Resampling) ->
 
 
 def train_net(crops: Crops, sizes: AblationSizes, seed: int) -> SmallNet:
-    """One net, one cycle of the learning rate; light and contrast of the crops vary, as in any training."""
+    """One net; the learning rate warms up, then falls as a cosine. Light and contrast of the crops vary."""
     torch.manual_seed(seed)
     net = SmallNet().to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=sizes.steps, pct_start=0.1)
+    warm_up = max(1, sizes.steps // 10)
+
+    def share(step: int) -> float:
+        return min(1, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / sizes.steps))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
     for _ in tqdm(range(sizes.steps), desc=f"net {seed}", unit="step", leave=False):
         chosen = torch.randint(len(crops.pixels), (sizes.batch_size,))
         gain, offset = 1 + 0.2 * torch.randn(sizes.batch_size, 1, 1, 1), 0.2 * torch.randn(sizes.batch_size, 1, 1, 1)

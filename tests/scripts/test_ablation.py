@@ -74,6 +74,6 @@ def test_table():
 
 
 def test_command(drawn, tmp_path, capsys):
-    command = ["--output_dir", str(tmp_path), "--quick", "--faces", "16", "--steps", "1", "--effects", "gaze"]
+    command = ["--output_dir", str(tmp_path), "--quick", "--effects", "gaze"]
     assert load_script("ablation").main(command) == 0
     assert "| gaze |" in capsys.readouterr().out
