@@ -49,8 +49,8 @@ MUTATIONS = [
     ),
     Mutation(
         BENCHMARKS,
-        '_ALIGNMENT = {"augmentation": ALIGNMENT_AUGMENTATION, "head_lr": 1e-2}',
-        '_ALIGNMENT = {"augmentation": ALIGNMENT_AUGMENTATION, "head_lr": 1e-3}',
+        '{"augmentation": ALIGNMENT_AUGMENTATION, "head_lr": 1e-2}',
+        '{"augmentation": ALIGNMENT_AUGMENTATION, "head_lr": 1e-3}',
         BENCHMARK,
     ),
     Mutation(BENCHMARKS, '"warp_factor": 0.8', '"warp_factor": 0.6', BENCHMARK),
@@ -88,7 +88,7 @@ MUTATIONS = [
         "table[: len(permutation)] = torch.arange(len(permutation))",
         MIRRORED,
     ),
-    Mutation(TASKS, 'processor.convention, mode="nearest")', 'processor.convention, mode="bilinear")', NEAREST),
+    Mutation(TASKS, 'grid, mode="nearest"', 'grid, mode="bilinear"', NEAREST),
     Mutation(TASKS, "(points - centre + 0.5) / size", "(points - centre) / size", ALIGNMENT_CROP),
     Mutation(FACES, "matrix = (jitter @ matrix).float()", "matrix = (matrix @ jitter).float()", PARSING_CROP),
     # A run.
