@@ -1,4 +1,4 @@
-"""The analysis as a function of a batch: `datasets.map`, other processes, Ray Data where it is installed."""
+"""The analysis as a function of a batch: `datasets.map`, and what Ray Data asks of it: plain batches, pickling."""
 
 import json
 import pickle
@@ -42,16 +42,3 @@ def test_it_can_be_sent_to_other_processes(function):
     text = pickle.dumps(function)
     assert len(text) < 2_000, "without the networks"
     assert list(pickle.loads(text)({"image": photos(1)})["faces"]) == list(function({"image": photos(1)})["faces"])
-
-
-@pytest.mark.slow
-def test_ray_data(function):
-    ray = pytest.importorskip("ray")
-    ray.init(num_cpus=1, include_dashboard=False, ignore_reinit_error=True)
-    try:
-        rows = ray.data.from_items([{"image": photo, "number": i} for i, photo in enumerate(photos(3))])
-        found = rows.map_batches(function, batch_size=2).take_all()
-    finally:
-        ray.shutdown()
-    assert sorted(row["number"] for row in found) == [0, 1, 2]
-    assert all(len(json.loads(row["faces"])["faces"]) == 1 for row in found)

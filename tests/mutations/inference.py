@@ -19,12 +19,9 @@ MUTATIONS = [
     Mutation(DRAWING, '"nose": (220, 255, 65)', '"nose": (230, 250, 230)', PICTURES),
     Mutation(DRAWING, "range(27, 31),\n        range(31, 36),", "range(27, 32),\n        range(31, 36),", PICTURES),
     Mutation(DRAWING, "min(size) / 300", "max(size) / 300", PICTURES),
-    Mutation(
-        DETECTION, "found = found[distance < _TURNED_SIDE / 4]", "found = found[distance < _TURNED_SIDE]", DETECTOR
-    ),
+    Mutation(),
     Mutation(DETECTION, "best = max(turned, key", "best = min(turned, key", DETECTOR),
     Mutation(DETECTION, "_SAME_FACE = 0.6", "_SAME_FACE = 1.1", DETECTOR),
-    Mutation(DETECTION, "self.largest_side // 2)]", "self.largest_side)]", DETECTOR),
     Mutation(DETECTION, "image = ImageOps.exif_transpose(image)", "pass", DETECTOR),
     Mutation(DETECTION, "!= YUNET_WHEEL_SHA256", "== ''", DETECTOR),
 ]
