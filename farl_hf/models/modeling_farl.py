@@ -518,13 +518,13 @@ class FaRLTextModel(FaRLPreTrainedModel):
         if input_ids is None:
             raise ValueError("FaRLTextModel needs input_ids.")
         hidden_states = self.embeddings(input_ids, position_ids)
-        attention_mask = create_causal_mask(
-            config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask, past_key_values=None
-        )
+        # By place: the last one's name, the cache, is new in Transformers 5.24.
+        attention_mask = create_causal_mask(self.config, hidden_states, attention_mask, None)
         kwargs.pop("is_causal", None)
         hidden_states, _ = self.encoder(hidden_states, attention_mask, is_causal=True, **kwargs)
         hidden_states = self.final_layer_norm(hidden_states)
-        end = first_end_token(input_ids, self.config.eos_token_id).to(hidden_states.device)
+        end_token: Any = self.config.eos_token_id
+        end = first_end_token(input_ids, end_token).to(hidden_states.device)
         pooled = hidden_states[torch.arange(hidden_states.shape[0], device=hidden_states.device), end]
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
 
