@@ -85,5 +85,5 @@ MUTATIONS = [
         "points = landmarks * transform.crop_size + centre",
         "test_whole_images",
     ),
-    processing("_FARL_CANVAS = 512", "_FARL_CANVAS = 448", "test_every_pixel_of_a_box_crop_shows_its_place"),
+    processing("_FARL_CANVAS = 512", "_FARL_CANVAS = 448", "test_farl_convention_resizes_a_512_crop"),
 ]

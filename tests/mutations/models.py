@@ -58,8 +58,8 @@ MUTATIONS = [
     dense("return [9, 15, 21, 32]", "return [8, 16, 24, 32]", "test_taps_of_the_original", CONFIGURATION),
     dense("third = num_hidden_layers / 3", "third = num_hidden_layers / 4", "test_taps_of_the_original", CONFIGURATION),
     dense(
-        "if index in out_indices:",
-        "if index + 1 in out_indices or index == 4:",
+        "out_indices=self.config.out_indices, return_dict",
+        "out_indices=[i - 1 for i in self.config.out_indices], return_dict",
         "test_the_neck_reads_the_outputs_of_these_layers",
     ),
     dense("if min(grid) < 2:", "if min(grid) < 1:", "test_images_that_are_too_small_for_the_head"),
