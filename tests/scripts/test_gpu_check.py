@@ -3,8 +3,10 @@
 import json
 
 import gpu_check
+import pytest
 
 
+@pytest.mark.slow
 def test_runs_on_cpu_and_writes_its_files(tmp_path, capsys):
     assert gpu_check.main(["--device", "cpu", "--quick", "--output", str(tmp_path / "report")]) == 0
     report = json.loads((tmp_path / "report.json").read_text())
