@@ -278,7 +278,7 @@ class FaRLAttention(nn.Module):
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
-        if len(hidden_states) == 0:
+        if not torch.compiler.is_compiling() and len(hidden_states) == 0:
             # The library's others reshape with a -1 among the sizes.
             attention_interface = eager_attention_forward
         attended, weights = attention_interface(
