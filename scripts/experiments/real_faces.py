@@ -129,7 +129,9 @@ def fasseg_photos(repository: Path, version: str) -> Iterator[tuple[Image.Image,
     colours = np.array(_FASSEG_COLOURS, dtype=np.float32)
     for path in tqdm(sorted(maps.rglob("*.bmp")), desc=f"FASSEG {version}", leave=False):
         photo = Image.open(photos / path.relative_to(maps)).convert("RGB")
-        coloured = np.asarray(Image.open(path).convert("RGB"), dtype=np.float32)
+        # A few maps are some pixels smaller or larger than their photos.
+        coloured = Image.open(path).convert("RGB").resize(photo.size, Image.NEAREST)
+        coloured = np.asarray(coloured, dtype=np.float32)
         yield photo, np.square(coloured[:, :, None] - colours).sum(axis=-1).argmin(axis=-1)
 
 
