@@ -50,7 +50,7 @@ def main() -> None:
         photo.resize((SIDE, SIDE)),
         enlarged(draw_faces(photo, faces, landmarks=False, legend=True, opacity=0.65, **off)),
         enlarged(draw_faces(photo, faces, labels=False, **off)),
-        bars("attributes", strongest(faces)),
+        bars("attributes", likeliest(faces)),
         bars("captions", captions(photo, faces)),
     ]
     width = sum(picture.width for picture in pictures) + 8 * (len(pictures) - 1)
@@ -78,11 +78,11 @@ def enlarged(picture: Image.Image) -> Image.Image:
     return picture.resize((round(picture.width * SIDE / picture.height), SIDE), Image.Resampling.LANCZOS)
 
 
-def strongest(faces: farl_hf.Faces, count: int = 8) -> list[tuple[str, float]]:
-    """The attributes that the model is surest of, and their probabilities."""
-    order = np.argsort(-np.abs(faces.attributes[0] - 0.5))[:count]
-    pairs = [(faces.attribute_names[i].replace("_", " "), float(faces.attributes[0, i])) for i in order]
-    return sorted(pairs, key=lambda pair: -pair[1])
+def likeliest(faces: farl_hf.Faces, count: int = 8) -> list[tuple[str, float]]:
+    """The attributes that the model finds likeliest, and their probabilities."""
+    assert faces.attributes is not None and faces.attribute_names is not None
+    order = np.argsort(-faces.attributes[0])[:count]
+    return [(faces.attribute_names[i].replace("_", " "), float(faces.attributes[0, i])) for i in order]
 
 
 @torch.no_grad()
