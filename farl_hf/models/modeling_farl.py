@@ -341,8 +341,10 @@ class FaRLEncoder(nn.Module):
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """
         Tokens (batch, length, hidden_size) behind the last layer, and those behind each of `out_indices` (0: the
-        input), which Transformers' own `output_hidden_states` cannot record while a fresh model is compiled.
+        input, -1: the last), which Transformers' own `output_hidden_states` cannot record while a fresh model is
+        compiled.
         """
+        out_indices = [index % (len(self.layers) + 1) for index in out_indices]
         tapped = {0: hidden_states} if 0 in out_indices else {}
         for index, layer in enumerate(self.layers, start=1):
             hidden_states = layer(hidden_states, attention_mask, **kwargs)
