@@ -115,7 +115,9 @@ _REGISTRATIONS: dict[str, tuple[tuple[str, ...], Callable[[], None]]] = {
     _MODELS: ((_MODELS,), _register_cards),
     "transformers.pipelines": ((_PIPELINES,), _register_pipelines),
 }
-_WATCHED = {*_REGISTRATIONS, _CONFIGS, _MODELS, _IMAGE_PROCESSORS, _PROCESSORS, _PIPELINES}
+# Transformers' modules that load its tables while they are being loaded, and that ours need whole.
+_BASES = ("transformers.backbone_utils", "transformers.modeling_layers")
+_WATCHED = {*_REGISTRATIONS, *_BASES, _CONFIGS, _MODELS, _IMAGE_PROCESSORS, _PROCESSORS, _PIPELINES}
 
 
 class _RegisterOnImport(MetaPathFinder):
@@ -145,9 +147,9 @@ class _RegisterOnImport(MetaPathFinder):
     def register(self, changed: str | None = None) -> None:
         """Fills the tables that are loaded; of those, only the ones that `changed` is needed for."""
         for table, (modules, register) in _REGISTRATIONS.items():
-            if changed is not None and changed != table and changed not in modules:
+            if changed is not None and changed not in (table, *modules, *_BASES):
                 continue
-            if table in sys.modules and not self.loading & {table, *modules}:
+            if table in sys.modules and not self.loading & {table, *modules, *_BASES}:
                 register()
 
 

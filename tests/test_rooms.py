@@ -134,6 +134,9 @@ def _without_torch(folder: Path) -> dict[str, str]:
         "import farl_hf.models.modeling_farl",
         "import farl_hf.models.processing_farl",
         "import farl_hf.models.image_processing_farl",
+        "import farl_hf, transformers.modeling_layers",
+        "import farl_hf, transformers.backbone_utils",
+        "import farl_hf, transformers.trainer",
     ],
 )
 def test_auto_classes_know_farl_whatever_is_imported_first(first):
