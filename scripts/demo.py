@@ -2,7 +2,7 @@
 """
 FaRL at work, on a laptop and without a network.
 
- 1. The small weights that come with this package, on a real photo: parts, landmarks, attributes, captions. One minute.
+ 1. The small weights that come with this package, on a real photo: parts, landmarks, attributes, captions.
  2. Then the life of a model: generated faces are written as image-caption shards and as labelled data sets,
  3. a tiny FaRL is pre-trained on the captions (contrastive and masked-image loss),
  4. parsing and alignment are fine-tuned, from random weights and from the pre-trained weights of the package,
@@ -11,7 +11,7 @@ FaRL at work, on a laptop and without a network.
  demo_output/report.html shows pictures, curves and tables.
 
 Every stage keeps its result under the output folder and is skipped when it is there; a killed run goes on where it
-stopped. --quick takes less than 3 minutes on 2 CPU cores, the full run less than 12.
+stopped. --quick does everything at a small size.
 """
 
 import argparse
@@ -52,7 +52,7 @@ STARTS = ("random weights", "pre-trained")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="smaller everything, less than 3 minutes")
+    parser.add_argument("--quick", action="store_true", help="smaller everything")
     parser.add_argument("--photo", type=Path, help="a photo of your own (default: the astronaut Eileen Collins)")
     parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder for results")
     arguments = parser.parse_args()

@@ -16,12 +16,8 @@ source "$(dirname "$0")/environment.sh" test
 .venv/bin/python scripts/fetch_transformers_tests.py
 # One thread a worker: tiny models gain nothing from more, and the workers would fight over the cores.
 OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --durations 15 "$@"
-# Full-size networks, memory and the demonstration use all cores, one test after the other.
-[ $# -gt 0 ] || .venv/bin/python -m pytest -m slow tests/models/test_golden.py tests/models/test_image_processing_farl.py \
-    tests/scripts/test_demo.py
-# Two of the five memorisation checks; the README has the command for all.
-[ $# -gt 0 ] || OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m slow --numprocesses 2 tests/finetuning/test_finetuning.py \
-    -k "celebamask_hq or ibug300w"
+# Full-size networks and memory use all cores, one test after the other.
+[ $# -gt 0 ] || .venv/bin/python -m pytest -m slow tests/models/test_golden.py tests/models/test_image_processing_farl.py
 # Notebooks, the README's longer blocks, published folders in clean processes.
 [ $# -gt 0 ] || OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m slow --numprocesses 2 tests/scripts/test_notebooks.py \
     tests/test_readme.py tests/hub
