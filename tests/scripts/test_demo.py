@@ -18,8 +18,8 @@ def test_quick_demo_and_a_second_run_that_skips_everything(tmp_path):
     assert first.returncode == 0, first.stderr[-3000:]
     results = json.loads((output / "results.json").read_text())
     alignment, parsing = results["scores"]["alignment"], results["scores"]["parsing"]
-    assert alignment["pre-trained"] < min(alignment["without looking"], alignment["random weights"])
-    assert parsing["pre-trained"] > max(parsing["without looking"], parsing["random weights"])
+    assert alignment["pre-trained"] < alignment["random weights"]
+    assert parsing["pre-trained"] > parsing["random weights"]
     report = (output / "report.html").read_text()
     for picture in ("photo.png", "losses.png", "photo-parsing.png", "photo-alignment.png"):
         assert (output / picture).stat().st_size > 10_000 and picture in report
