@@ -4,14 +4,15 @@ import argparse
 
 from .photos import NOTES, add_photo_arguments, run_on_photos, task_finder
 
-NAME, SUMMARY = "align", "photos -> landmarks, head pose, open eyes and mouths"
+NAME, SUMMARY = "align", "photos, films -> landmarks, head pose, open eyes and mouths"
 DESCRIPTION = f"""\
-Find the faces of photos and their landmarks, and from these the head's pose and how open eyes and mouth are.
+Find the faces of photos and films, and their landmarks, and from these the head's pose and how open eyes and mouth are.
 
 {NOTES}"""
 EXAMPLES = """\
 examples:
   farl align photo.jpg
+  farl align film.mp4 --no-smooth
   farl align 'photos/**/*.png' --model farl-wflw --write pts json
 """
 TASKS = ("alignment",)

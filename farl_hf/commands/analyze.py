@@ -4,14 +4,15 @@ import argparse
 
 from .photos import NOTES, add_photo_arguments, run_on_photos, task_finder
 
-NAME, SUMMARY = "analyze", "photos -> everything about their faces"
+NAME, SUMMARY = "analyze", "photos, films -> everything about their faces"
 DESCRIPTION = f"""\
-Find the faces of photos, and their parts, landmarks, pose and attributes.
+Find the faces of photos and films, and their parts, landmarks, pose and attributes.
 
 {NOTES}"""
 EXAMPLES = """\
 examples:
   farl analyze photo.jpg
+  farl analyze photos-and-films --output results
   farl analyze photos --parsing farl-lapa --alignment farl-wflw --attributes farl-celeba
 """
 TASKS = ("parsing", "alignment", "attributes")

@@ -3,11 +3,11 @@
 import argparse
 from typing import Any
 
-from .photos import NOTES, add_photo_arguments, run_on_photos
+from .photos import NOTES, add_photo_arguments, one_by_one, run_on_photos
 
-NAME, SUMMARY = "detect", "photos -> boxes and five points of their faces"
+NAME, SUMMARY = "detect", "photos, films -> boxes and five points of their faces"
 DESCRIPTION = f"""\
-Find the faces of photos: boxes, five points (eyes, nose tip, mouth corners) and scores.
+Find the faces of photos and films: boxes, five points (eyes, nose tip, mouth corners) and scores.
 
 {NOTES}"""
 EXAMPLES = """\
@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
         from ..inference.detection import YuNetDetector
 
         detector = YuNetDetector(arguments.detector, arguments.threshold)
-        return lambda photos: (detector.detect(photo).largest(arguments.max_faces) for photo in photos)
+        return one_by_one(lambda photo: detector.detect(photo).largest(arguments.max_faces))
 
-    settings = {key: getattr(arguments, key) for key in ("detector", "threshold", "max_faces")}
+    settings = {key: getattr(arguments, key) for key in ("detector", "threshold", "max_faces", "no_smooth")}
     return run_on_photos(arguments, NAME, find, settings)

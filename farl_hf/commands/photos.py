@@ -1,4 +1,4 @@
-"""What the commands on photos share: which files, which results in which form, going on after a stop, the report."""
+"""What the commands on photos and films share: files, forms of results, going on after a stop, the report."""
 
 import argparse
 import csv
@@ -6,7 +6,8 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,17 @@ if TYPE_CHECKING:
     from ..inference.results import Faces
 
 NOTES = """\
-PATH is a photo, a folder (searched with everything below it) or a pattern such as 'photos/**/*.jpg'. Files that cannot
-be read are skipped and reported. OUTPUT receives, by default all that the command finds out:
+PATH is a photo or film, a folder (searched with everything below it) or a pattern such as 'photos/**/*.jpg'. Files that
+cannot be read are skipped and reported. OUTPUT receives, by default all that the command finds out:
   results.jsonl      one line per photo: {"file", "image_size", "faces"}, or {"file", "error"}
   faces.csv          one row per face
   pictures/          the photos with what was found drawn on them
   labels/            PNG label maps of the photos' size, class ids as pixel values with a palette
   landmarks/         one .pts file per face (300W's form: counted from 1)
+  films/             of each film one with what was found drawn on it (H.264, no sound), and one .jsonl with a line per
+                     frame: {"frame", "time", "image_size", "faces"}; its line in results.jsonl is {"file", "frames",
+                     "tracks", "fps", "image_size"}. Faces have a "track_id", are steadied over time (not with
+                     --no-smooth), and carry their label maps as PNG in base64
 Coordinates are (x, y) in pixels of the photo as it is seen (EXIF), the first pixel's centre is (0, 0).
 
 A run that was stopped goes on when the same command is given again. Exit codes: 0, or 1 if files were skipped, 2 for
@@ -53,6 +58,7 @@ def add_photo_arguments(parser: argparse.ArgumentParser, tasks: tuple[str, ...],
         parser.add_argument("--mirror", action="store_true", help="average with the mirror image, at twice the time")
     parser.add_argument("--shard", metavar="I/N", help="only the I-th of N parts (from 1), for job arrays")
     parser.add_argument("--max-pixels", type=int, default=89_478_485, metavar="NUM", help="larger photos are skipped")
+    parser.add_argument("--no-smooth", action="store_true", help="do not steady the faces of films over time")
     parser.add_argument("--overwrite", action="store_true", help="start anew in an OUTPUT of other settings")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -64,7 +70,8 @@ def run_on_photos(arguments: argparse.Namespace, command: str, find: Any, settin
     Args:
         arguments: Of `add_photo_arguments`.
         command: Its name.
-        find: Called once for the function that turns photos (an iterable of PIL images) into an iterator of `Faces`.
+        find: Called once for the function that turns photos (an iterable of PIL images) into an iterator of `Faces`;
+            of a film it gets the frames as [`FilmReader`] gives them, and as `tracker` the film's [`FaceTracker`].
         settings: What results depend on, to notice an OUTPUT of other settings.
 
     Returns:
@@ -85,7 +92,8 @@ def run_on_photos(arguments: argparse.Namespace, command: str, find: Any, settin
             _process(todo, find(), results, arguments)
     finally:
         results.close()
-    print(f"{output}: {results.num_faces} faces in {results.num_photos} photos", file=sys.stderr)
+    films = f", {results.num_films} films" if results.num_films else ""
+    print(f"{output}: {results.num_faces} faces in {results.num_photos} photos{films}", file=sys.stderr)
     for file, error in results.errors[:10]:
         print(f"skipped {_printable(file)}: {error}", file=sys.stderr)
     if len(results.errors) > 10:
@@ -110,10 +118,15 @@ def _printable(text: str) -> str:
 def _process(files: list, find: Any, results: "Results", arguments: argparse.Namespace) -> None:
     from tqdm.auto import tqdm
 
+    from ..inference.films import is_film
+
+    films = [pair for pair in files if is_film(pair[0])]
+    photos = [pair for pair in files if not is_film(pair[0])]
     # Quiet by request, and where nobody watches.
-    with tqdm(total=len(files), unit="photo", disable=True if arguments.quiet else None) as bar:
-        for start in range(0, len(files), _PHOTOS_AT_ONCE):
-            part = files[start : start + _PHOTOS_AT_ONCE]
+    quiet = True if arguments.quiet else None
+    with tqdm(total=len(files), unit="file", disable=quiet) as bar:
+        for start in range(0, len(photos), _PHOTOS_AT_ONCE):
+            part = photos[start : start + _PHOTOS_AT_ONCE]
             try:
                 _process_part(part, find, results, arguments.max_pixels, bar)
             except Exception:
@@ -126,6 +139,30 @@ def _process(files: list, find: Any, results: "Results", arguments: argparse.Nam
                     except Exception as error:
                         results.add_error(pair[0], f"{type(error).__name__}: {error}")
                         bar.update()
+        for file, name in films:
+            try:
+                _process_film(file, name, find, results, arguments, quiet)
+            except (ImportError, ValueError) as error:
+                results.add_error(file, str(error).removeprefix(f"{file}: "))
+            except Exception as error:
+                results.add_error(file, f"{type(error).__name__}: {error}")
+            bar.update()
+
+
+def _process_film(
+    file: Path, name: Path, find: Any, results: "Results", arguments: argparse.Namespace, quiet: bool | None
+) -> None:
+    from tqdm.auto import tqdm
+
+    from ..inference.films import FilmReader, with_frames
+    from ..inference.tracking import FaceTracker
+
+    reader = FilmReader(file, arguments.max_pixels)
+    smooth = not arguments.no_smooth
+    tracker = FaceTracker(smooth=smooth, smooth_labels=smooth, fps=reader.fps)
+    found = with_frames(reader, lambda frames: find(frames, tracker=tracker))
+    with tqdm(total=reader.num_frames, unit="frame", desc=name.name, leave=False, disable=quiet) as bar:
+        results.add_film(file, name, reader, (pair for pair in found if bar.update() is not False))
 
 
 def _process_part(files: list, find: Any, results: "Results", max_pixels: int, bar: Any) -> None:
@@ -163,7 +200,7 @@ class Results:
         self.lines, self.table = folder / f"results{suffix}.jsonl", folder / f"faces{suffix}.csv"
         self.done: set[str] = set()
         self.errors: list[tuple[str, str]] = []
-        self.num_photos = self.num_faces = 0
+        self.num_photos = self.num_films = self.num_faces = 0
         folder.mkdir(parents=True, exist_ok=True)
         self._check_settings(settings, overwrite)
         self._read_lines()
@@ -215,6 +252,8 @@ class Results:
         self.done.add(entry["file"])
         if "error" in entry:
             self.errors.append((entry["file"], entry["error"]))
+        elif "frames" in entry:
+            self.num_films += 1
         else:
             self.num_photos += 1
             self.num_faces += len(entry["faces"])
@@ -245,6 +284,29 @@ class Results:
                     points = "".join(f"{x + 1:.3f} {y + 1:.3f}\n" for x, y in landmarks.tolist())
                     target.write(f"version: 1\nn_points: {len(landmarks)}\n{{\n{points}}}\n")
         self._write_line({"file": os.fspath(file), **faces.to_dict(label_maps=False)})
+
+    def add_film(self, file: Path, name: Path, reader: Any, found: Iterable[tuple[dict[str, Any], "Faces"]]) -> None:
+        """Writes everything about a film, whose frames and `Faces` come one after the other."""
+        from ..inference.films import FilmWriter
+        from ..inference.photo_files import written_whole
+
+        frames, tracks = 0, set()
+        with ExitStack() as stack:
+            lines = stack.enter_context(written_whole(self._path("films", name, ".jsonl")))
+            writer = None
+            if "pictures" in self.forms:
+                target = stack.enter_context(written_whole(self._path("films", name, ".mp4"), "wb"))
+                writer = stack.enter_context(FilmWriter(target, reader.size, reader.fps))
+            for frame, faces in found:
+                if writer is not None:
+                    writer.write(frame["time"], partial(faces.draw, frame["image"]))
+                line = {"frame": frames, "time": round(frame["time"], 6), **faces.to_dict("labels" in self.forms)}
+                lines.write(json.dumps(line) + "\n")
+                frames += 1
+                tracks |= set(() if faces.track_ids is None else faces.track_ids.tolist())
+        size = list(reader.size)
+        entry = {"frames": frames, "tracks": len(tracks), "fps": round(reader.fps, 3), "image_size": size}
+        self._write_line({"file": os.fspath(file), **entry})
 
     def _path(self, kind: str, name: Path, suffix: str) -> Path:
         return self.folder / kind / name.with_name(name.name + suffix)
@@ -289,6 +351,16 @@ def _columns(face: dict[str, Any]) -> dict[str, Any]:
     return columns | face.get("attributes", {})
 
 
+def one_by_one(look: Any) -> Any:
+    """`find` of [`run_on_photos`] from a function that turns one picture into `Faces`."""
+
+    def find(photos: Iterable[Any], tracker: Any = None) -> Iterator["Faces"]:
+        for photo in photos:
+            yield look(photo) if tracker is None else tracker.track(look(photo["image"]), photo["time"])
+
+    return find
+
+
 def task_finder(arguments: argparse.Namespace, tasks: tuple[str, ...]) -> tuple[Any, dict[str, Any]]:
     """`find` and `settings` of [`run_on_photos`] for a command that asks models of `tasks`."""
     models = {task: model for task in tasks if (model := getattr(arguments, task)) is not None}
@@ -305,6 +377,7 @@ def task_finder(arguments: argparse.Namespace, tasks: tuple[str, ...]) -> tuple[
             batch_size=arguments.batch_size,
             device=arguments.device,
         )
-        return lambda photos: pipe(photos, **options)
+        return lambda photos, tracker=None: pipe(photos, tracker=tracker, **options)
 
-    return find, {"models": models, "detector": arguments.detector, "threshold": arguments.threshold, **options}
+    settings = {"detector": arguments.detector, "threshold": arguments.threshold, "no_smooth": arguments.no_smooth}
+    return find, {"models": models, **settings, **options}

@@ -3,11 +3,12 @@
 import argparse
 from typing import Any
 
-from .photos import NOTES, add_photo_arguments, run_on_photos
+from .photos import NOTES, add_photo_arguments, one_by_one, run_on_photos
 
-NAME, SUMMARY = "zeroshot", "photos -> how well your own descriptions fit each face"
+NAME, SUMMARY = "zeroshot", "photos, films -> how well your own descriptions fit each face"
 DESCRIPTION = f"""\
-Find the faces of photos and judge each by descriptions of your own, against each other: shares that add up to one.
+Find the faces of photos and films, and judge each by descriptions of your own, against each other: shares that
+add up to one.
 
 {NOTES}"""
 EXAMPLES = """\
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
             described = encoder.describe(photo, faces, arguments.labels, arguments.prompt)
             return described.replace(embeddings=None)
 
-        return lambda photos: map(describe, photos)
+        return one_by_one(describe)
 
-    names = ("model", "labels", "prompt", "detector", "threshold", "max_faces")
+    names = ("model", "labels", "prompt", "detector", "threshold", "max_faces", "no_smooth")
     return run_on_photos(arguments, NAME, find, {name: getattr(arguments, name) for name in names})

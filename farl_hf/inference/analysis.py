@@ -1,10 +1,12 @@
-"""`analyze`: from photos to faces in one line."""
+"""`analyze`: from photos and films to faces in one line."""
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from .default_models import default_model
+from .films import FilmReader, is_film
 from .pipelines import (
     FaceAlignmentPipeline,
     FaceAnalysisPipeline,
@@ -12,6 +14,7 @@ from .pipelines import (
     FaceParsingPipeline,
     open_pipeline,
 )
+from .tracking import FaceTracker
 
 PIPELINES = {
     "parsing": FaceParsingPipeline,
@@ -29,22 +32,27 @@ def analyze(images: Any, tasks: Sequence[str] = TASKS, models: Mapping[str, str]
     ```python
     >>> faces = farl_hf.analyze("photo.jpg")
     >>> faces.draw("photo.jpg").save("drawn.jpg")
+    >>> for faces in farl_hf.analyze("film.mp4"):  # frame by frame, followed and steadied by a `FaceTracker`
+    ...     print(faces.track_ids)
     ```
 
     Args:
-        images: A photo, or many, in any form that pipelines take, see [`FacePipeline.__call__`].
+        images: A photo, or many, in any form that pipelines take, see [`FacePipeline.__call__`], or the path of a film
+            (`pip install 'farl_hf[video]'`).
         tasks: Which of `"parsing"`, `"alignment"` and `"attributes"`.
         models: Task -> folder or Hub name of the model to use for it.
         options: Of [`FaceAnalysisPipeline`] and of its calls.
 
     Returns:
-        A [`Faces`], or a list or generator of one per photo.
+        A [`Faces`], or a list or generator of one per photo, a generator of one per frame.
 
     Raises:
         ValueError: If a task is unknown or a photo cannot be read.
         FileNotFoundError: If the package was installed without its weights.
     """
     built = {key: options.pop(key) for key in _OF_THE_PIPELINE if key in options}
+    if isinstance(images, str | os.PathLike) and is_film(images):
+        images, options = FilmReader(images), {"tracker": FaceTracker(), **options}
     return _kept_pipeline(tuple(tasks), tuple((models or {}).items()), tuple(built.items()))(images, **options)
 
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,12 +23,15 @@ from transformers import (
 from transformers.pipelines.base import Pipeline
 
 from ..datasets.flips import flip_permutation
-from ..models.geometry_farl import pixel_centre
+from ..models.geometry_farl import photo_to_crop, pixel_centre
 from ..models.image_loading_farl import to_rgb_image, to_rgb_tensor
 from ..models.image_processing_farl import FaceTransform
 from .detection import FaceDetector, YuNetDetector
 from .head_pose import eye_openness, five_points, head_pose, mouth_openness
 from .results import Faces
+
+if TYPE_CHECKING:
+    from .tracking import FaceTracker
 
 # Where the five points of an upright face lie in its box, as shares of its width and height: YuNet's on its own boxes.
 POINTS_IN_BOX = ((0.28, 0.33), (0.72, 0.33), (0.50, 0.53), (0.32, 0.72), (0.68, 0.72))
@@ -116,9 +119,10 @@ class FacePipeline(Pipeline):
         """
         Args:
             images: One photo or many. A photo is a path (`str` or `Path`), a URL, a PIL image, an array or a tensor
-                (see [`to_rgb_tensor`]), or a dict of `image` and, where they are known, `boxes` and `face_points`. Many
-                are a list, a batch of four dimensions or a column of a data set, answered by a list; or a generator or
-                data set of any length, answered by a generator whose memory does not grow.
+                (see [`to_rgb_tensor`]), or a dict of `image` and, where they are known, `boxes` and `face_points`, and
+                of a film's frame its `time` in seconds. Many are a list, a batch of four dimensions or a column of a
+                data set, answered by a list; or a generator or data set of any length, answered by a generator whose
+                memory does not grow.
             boxes: In place of detection, (faces, 4) left, top, right, bottom in pixel indices; for many photos a list
                 of such. An empty one means no face.
             face_points: The same for five points (faces, 5, 2): eyes, nose tip, mouth corners, the image's left first.
@@ -129,6 +133,7 @@ class FacePipeline(Pipeline):
             output_size: (height, width) that results are wanted for instead of the photo's: every coordinate and label
                 map is of a photo of that size.
             return_logits: Of parsing, keep `logits` and `transforms`.
+            tracker: A new [`FaceTracker`], if the photos are the frames of a film: its faces are followed and steadied.
             batch_size: Replaces the pipeline's.
 
         Returns:
@@ -169,6 +174,7 @@ class FacePipeline(Pipeline):
         settings = dict(settings)
         batch_size, mirror = settings.pop("batch_size"), settings.pop("mirror", False)
         finish = {key: settings.pop(key) for key in ("output_size", "return_logits") if key in settings}
+        finish["tracker"] = settings.get("tracker")
         waiting: deque[_Photo] = deque()
         batches = [_Batches(part, number, batch_size, mirror) for number, part in enumerate(self.parts)]
         for index, photo in enumerate(photos):
@@ -188,10 +194,10 @@ class FacePipeline(Pipeline):
     # ------------------------------------------------------------------------------ the steps, as Transformers has it
 
     def _sanitize_parameters(self, **options: Any) -> tuple[dict, dict, dict]:
-        unknown = sorted(set(options) - {*_DETECTION, *_OPTIONS, "detector", "batch_size"})
+        unknown = sorted(set(options) - {*_DETECTION, *_OPTIONS, "detector", "tracker", "batch_size"})
         if unknown:
             raise TypeError(f"The pipeline {self.task} has no option {', '.join(unknown)}.")
-        preprocess = {key: options[key] for key in (*_DETECTION, "detector") if options.get(key) is not None}
+        preprocess = {key: options[key] for key in (*_DETECTION, "detector", "tracker") if options.get(key) is not None}
         forward = {key: options[key] for key in ("mirror", "batch_size") if options.get(key) is not None}
         postprocess = {key: options[key] for key in ("output_size", "return_logits") if options.get(key) is not None}
         return preprocess, forward, postprocess
@@ -203,8 +209,9 @@ class FacePipeline(Pipeline):
         detector: FaceDetector | None = None,
         threshold: float | None = None,
         max_faces: int | None = None,
+        tracker: "FaceTracker | None" = None,
     ) -> "_Photo":
-        """Finds the faces of a photo and cuts them out for each network."""
+        """Finds the faces of a photo, follows those of a film, and cuts them out for each network."""
         known = photo if isinstance(photo, Mapping) else {"image": photo}
         if "image" not in known:
             raise ValueError(f"Image {index} is a dict with {', '.join(known)}: its photo must be under 'image'.")
@@ -225,9 +232,13 @@ class FacePipeline(Pipeline):
         faces = faces.largest(max_faces)
         if faces.points is None and any(part.wants_points for part in self.parts):
             faces = faces.replace(points=self._find_points(image, faces.boxes))
+        time = 0.0
+        if tracker is not None:
+            time = float(known.get("time", index / tracker.fps))
+            faces = tracker.track(faces, time)
         pixels = to_rgb_tensor(image, index) if len(faces) else None
         crops = [part.cut(pixels, faces, index) for part in self.parts]
-        return _Photo(faces, crops, [[] for _ in self.parts])
+        return _Photo(faces, crops, [[] for _ in self.parts], time)
 
     def _find_points(self, image: Image.Image, boxes: np.ndarray) -> np.ndarray:
         if len(boxes) == 0:
@@ -285,17 +296,27 @@ class FacePipeline(Pipeline):
         return {key: value.float() for key, value in outputs.items()}
 
     def postprocess(
-        self, photo: "_Photo", output_size: tuple[int, int] | None = None, return_logits: bool = False
+        self,
+        photo: "_Photo",
+        output_size: tuple[int, int] | None = None,
+        return_logits: bool = False,
+        tracker: "FaceTracker | None" = None,
     ) -> Faces:
-        """Everything that the networks said of a photo's faces, in the photo's pixels."""
+        """Everything that the networks said of a photo's faces, in the photo's pixels, steadied by the tracker."""
         faces = photo.faces
         scale = np.ones(2) if output_size is None else np.divide(output_size, faces.image_size)
         if output_size is not None:
             faces = _resized(faces, output_size, scale[::-1])
-        for part, (_, transforms), answers in zip(self.parts, photo.crops, photo.answers, strict=True):
+        parts = zip(self.parts, photo.crops, photo.answers, strict=True)
+        # Landmarks first: they tell how a face moved since the last frame.
+        for part, (_, transforms), answers in sorted(parts, key=lambda p: not isinstance(p[0], FaceAlignmentPipeline)):
             if output_size is not None:
                 transforms = [_resized_transform(t, faces.image_size, scale[::-1]) for t in transforms]
+            if tracker is not None:
+                answers = part.steady(answers, transforms, faces, photo.time, tracker)
             faces = faces.replace(**part.fields(answers, transforms, faces, return_logits))
+        if tracker is not None:
+            tracker.finish_frame(faces, photo.time)
         return faces
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
@@ -317,6 +338,17 @@ class FacePipeline(Pipeline):
         self, answers: list[dict[str, torch.Tensor]], transforms: list[FaceTransform], faces: Faces, return_logits: bool
     ) -> dict[str, Any]:
         """The fields of [`Faces`] that this network fills, from its outputs for each face of one photo."""
+        raise NotImplementedError
+
+    def steady(
+        self,
+        answers: list[dict[str, torch.Tensor]],
+        transforms: list[FaceTransform],
+        faces: Faces,
+        time: float,
+        tracker: "FaceTracker",
+    ) -> list[dict[str, torch.Tensor]]:
+        """Outputs for the tracked faces of a film's frame, steadied by those of the frames before."""
         raise NotImplementedError
 
     def _labels(self) -> tuple[str, ...]:
@@ -352,6 +384,17 @@ class FaceParsingPipeline(FacePipeline):
             found |= {"logits": np.stack(logits) if logits else [], "transforms": transforms}
         return found
 
+    def steady(
+        self,
+        answers: list[dict[str, torch.Tensor]],
+        transforms: list[FaceTransform],
+        faces: Faces,
+        time: float,
+        tracker: "FaceTracker",
+    ) -> list[dict[str, torch.Tensor]]:
+        logits = tracker.steady_logits([answer["logits"] for answer in answers], transforms, faces, time)
+        return [{"logits": own} for own in logits]
+
 
 class FaceAlignmentPipeline(FacePipeline):
     """`face-alignment`: `landmarks`, and from them `head_pose`, `eye_openness` and `mouth_openness` where known."""
@@ -386,6 +429,17 @@ class FaceAlignmentPipeline(FacePipeline):
         outputs = SimpleNamespace(landmarks=torch.stack([answer["landmarks"] for answer in answers]))
         photos = self.image_processor.post_process_landmarks(outputs, [replace(t, image_index=0) for t in transforms])
         return photos[0].cpu().numpy()
+
+    def steady(
+        self,
+        answers: list[dict[str, torch.Tensor]],
+        transforms: list[FaceTransform],
+        faces: Faces,
+        time: float,
+        tracker: "FaceTracker",
+    ) -> list[dict[str, torch.Tensor]]:
+        landmarks = tracker.steady_landmarks(self._in_photo(answers, transforms), faces, time)
+        return [{"landmarks": _in_crop(own, t)} for own, t in zip(landmarks, transforms, strict=True)]
 
     def points_in_boxes(self, image: Image.Image, boxes: np.ndarray) -> np.ndarray:
         """
@@ -427,6 +481,19 @@ class FaceAttributesPipeline(FacePipeline):
         one_of_many = self.model.config.problem_type == "single_label_classification"
         probabilities = logits.softmax(dim=-1) if one_of_many else logits.sigmoid()
         return {"attributes": probabilities.cpu().numpy(), "attribute_names": names}
+
+    def steady(
+        self,
+        answers: list[dict[str, torch.Tensor]],
+        transforms: list[FaceTransform],
+        faces: Faces,
+        time: float,
+        tracker: "FaceTracker",
+    ) -> list[dict[str, torch.Tensor]]:
+        if not answers:
+            return answers
+        logits = tracker.steady_attributes(torch.stack([answer["logits"] for answer in answers]), faces, time)
+        return [{"logits": own} for own in logits]
 
 
 class FaceAnalysisPipeline(FacePipeline):
@@ -473,10 +540,12 @@ class FaceAnalysisPipeline(FacePipeline):
 
 
 class _Photo:
-    """One photo on its way: its faces, the crops for each network, and what the networks have said so far."""
+    """
+    One photo on its way: its faces, the crops for each network, what the networks have said so far, and a frame's time.
+    """
 
-    def __init__(self, faces: Faces, crops: list, answers: list[list]):
-        self.faces, self.crops, self.answers = faces, crops, answers
+    def __init__(self, faces: Faces, crops: list, answers: list[list], time: float):
+        self.faces, self.crops, self.answers, self.time = faces, crops, answers, time
 
     @property
     def is_complete(self) -> bool:
@@ -566,6 +635,14 @@ def _resized_transform(transform: FaceTransform, size: tuple[int, int], scale: n
     to_original = torch.tensor([[x, 0, (x - 1) * shift], [0, y, (y - 1) * shift], [0, 0, 1]])
     matrix = transform.matrix.double() @ to_original.double().to(transform.matrix.device)
     return replace(transform, image_size=size, matrix=matrix.to(transform.matrix.dtype))
+
+
+def _in_crop(landmarks: np.ndarray, transform: FaceTransform) -> torch.Tensor:
+    """Landmarks (n, 2) of the photo as shares of the crop, as networks give them."""
+    centre = pixel_centre(transform.convention)
+    points = torch.from_numpy(landmarks).double() + centre
+    points = photo_to_crop(points, transform.matrix, transform.crop_size, transform.warp_factor)
+    return ((points - centre + 0.5) / transform.crop_size).float()
 
 
 def _mirrored_labels(names: Sequence[str]) -> list[int]:
