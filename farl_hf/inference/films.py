@@ -1,5 +1,6 @@
 """Films: frames read and written one after the other, in constant memory, by threads beside the network (PyAV)."""
 
+import os
 import queue
 import threading
 from collections import deque
@@ -26,7 +27,7 @@ _FRAMES_AHEAD = 8
 _TICKS = 90_000
 
 
-def is_film(path: str | Path) -> bool:
+def is_film(path: str | os.PathLike) -> bool:
     """Whether a file's name is one of a film."""
     return Path(path).suffix.lower() in FILM_SUFFIXES
 
@@ -56,7 +57,7 @@ class FilmReader:
             read, if it is damaged.
     """
 
-    def __init__(self, path: str | Path, max_pixels: int = MAX_PIXELS):
+    def __init__(self, path: str | os.PathLike, max_pixels: int = MAX_PIXELS):
         self.path, self.max_pixels = Path(path), max_pixels
         first = next(iter(self._decoded()), None)
         if first is None:
@@ -145,7 +146,7 @@ class FilmWriter:
         fps: Frames per second that the file announces; frames keep their own times.
     """
 
-    def __init__(self, file: str | Path | IO[bytes], size: tuple[int, int], fps: float):
+    def __init__(self, file: str | os.PathLike | IO[bytes], size: tuple[int, int], fps: float):
         av = _av()
         self.size = size
         self._container = av.open(file if hasattr(file, "write") else str(file), "w", format="mp4")

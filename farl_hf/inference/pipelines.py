@@ -173,7 +173,7 @@ class FacePipeline(Pipeline):
     def _run(self, photos: Iterable[Any], settings: dict[str, Any]) -> Iterator[Faces]:
         settings = dict(settings)
         batch_size, mirror = settings.pop("batch_size"), settings.pop("mirror", False)
-        finish = {key: settings.pop(key) for key in ("output_size", "return_logits") if key in settings}
+        finish: dict[str, Any] = {key: settings.pop(key) for key in ("output_size", "return_logits") if key in settings}
         finish["tracker"] = settings.get("tracker")
         waiting: deque[_Photo] = deque()
         batches = [_Batches(part, number, batch_size, mirror) for number, part in enumerate(self.parts)]
