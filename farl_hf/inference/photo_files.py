@@ -62,7 +62,7 @@ def _is_hidden(file: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
-def open_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_photo(file: Path | IO[bytes], max_pixels: int = MAX_PIXELS) -> Image.Image:
     """
     An upright RGB photo from a file that nobody vouches for.
 
@@ -76,7 +76,7 @@ def open_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
             Image.init()
             # Whether AVIF is among them depends on how Pillow was built.
             formats = [name for name in FORMATS if name in Image.OPEN]
-            with Image.open(path, formats=formats) as image:
+            with Image.open(file, formats=formats) as image:
                 if image.width * image.height > max_pixels:
                     raise ValueError(f"it has {image.width} x {image.height} pixels, more than {max_pixels:,}")
                 return to_rgb_image(image)
