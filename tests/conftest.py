@@ -1,14 +1,27 @@
 """Puts the helpers of tests, the scripts and the fetched common tests of Transformers on the path."""
 
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+
+import pytest
 
 TESTS = Path(__file__).parent
 CACHE = TESTS.parent / f".cache/transformers-{version('transformers')}"
 sys.path[:0] = [str(TESTS), str(CACHE), str(CACHE / "transformers_tests")]
 # Last: scripts/evaluate.py has the name of a library.
 sys.path.append(str(TESTS.parent / "scripts"))
+
+
+@pytest.fixture
+def own_precision() -> Iterator[None]:
+    """Accelerate keeps the first precision of a process for good: this test has one of its own."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()
+    yield
+    AcceleratorState._reset_state()
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

@@ -2,6 +2,7 @@
 
 import unittest
 
+import pytest
 import torch
 from transformers_tests.test_backbone_common import BackboneTesterMixin
 from transformers_tests.test_configuration_common import ConfigTester
@@ -25,6 +26,8 @@ from farl_hf import (
     FaRLVisionConfig,
     FaRLVisionModel,
 )
+
+pytestmark = pytest.mark.accelerator
 
 SIZES = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4}
 
