@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+# 256 MB of fp32 for each of the few tensors of this size.
+_LOGITS_AT_ONCE = 1 << 26
 
 
 class _Gather(torch.autograd.Function):
@@ -40,8 +44,9 @@ def global_contrastive_loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Symmetric InfoNCE of this process's rows against everybody's columns. The mean over the processes, which is what
-    data-parallel training makes of the gradients, is the loss of the global batch; memory is local times global, not
-    global squared.
+    data-parallel training makes of the gradients, is the loss of the global batch. Logits are local times global, not
+    global squared, and where that is much, rows are taken in blocks whose logits are computed again for the backward
+    pass.
 
     Args:
         image_embeds, text_embeds (local, dim): Features of unit length; pairs share a row. The number of rows must be
@@ -55,15 +60,34 @@ def global_contrastive_loss(
     with torch.autocast(image_embeds.device.type, enabled=False):
         image_embeds, text_embeds = image_embeds.float(), text_embeds.float()
         scale = logit_scale.float().exp()
-        image_logits = scale * image_embeds @ gather_with_gradient(text_embeds).T
-        text_logits = scale * text_embeds @ gather_with_gradient(image_embeds).T
-        rank = dist.get_rank() if is_distributed() else 0
-        target = torch.arange(len(image_embeds), device=image_embeds.device) + rank * len(image_embeds)
-        loss = (
-            nn.functional.cross_entropy(image_logits, target) + nn.functional.cross_entropy(text_logits, target)
-        ) / 2
-        correct = (image_logits.argmax(dim=1) == target).float() + (text_logits.argmax(dim=1) == target).float()
-    return loss, correct.mean() / 2
+        columns = gather_with_gradient(image_embeds), gather_with_gradient(text_embeds)
+        rank, count = dist.get_rank() if is_distributed() else 0, len(image_embeds)
+        target = torch.arange(count, device=image_embeds.device) + rank * count
+        rows = max(1, _LOGITS_AT_ONCE // len(columns[0]))
+        loss = correct = torch.zeros((), device=image_embeds.device)
+        for start in range(0, count, rows):
+            block = (tensor[start : start + rows] for tensor in (image_embeds, text_embeds, target))
+            if rows >= count:
+                part = _loss_of_rows(scale, *columns, *block)
+            else:
+                part = checkpoint(_loss_of_rows, scale, *columns, *block, use_reentrant=False, preserve_rng_state=False)
+            loss, correct = loss + part[0] / (2 * count), correct + part[1] / (2 * count)
+    return loss, correct
+
+
+def _loss_of_rows(
+    scale: torch.Tensor,
+    all_images: torch.Tensor,
+    all_texts: torch.Tensor,
+    images: torch.Tensor,
+    texts: torch.Tensor,
+    target: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sums of both directions' losses and hits over some rows."""
+    image_logits, text_logits = scale * images @ all_texts.T, scale * texts @ all_images.T
+    losses = [nn.functional.cross_entropy(logits, target, reduction="sum") for logits in (image_logits, text_logits)]
+    hits = [(logits.argmax(dim=1) == target).sum() for logits in (image_logits, text_logits)]
+    return losses[0] + losses[1], (hits[0] + hits[1]).float()
 
 
 @dataclass

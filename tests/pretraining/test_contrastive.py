@@ -13,6 +13,7 @@ from pretraining_cases import tiny_config
 from torch import nn
 
 from farl_hf import FaRLForPreTraining
+from farl_hf.pretraining import contrastive
 from farl_hf.pretraining.contrastive import FeatureGradients, global_contrastive_loss
 from farl_hf.pretraining.image_codebook import RandomProjectionCodebook
 from farl_hf.pretraining.loop import parameter_groups
@@ -143,6 +144,30 @@ def test_contrastive_loss_by_hand():
     columns = [-similarities[i][i] + math.log(sum(math.exp(row[i]) for row in similarities)) for i in range(2)]
     assert abs(loss.item() - (sum(rows) + sum(columns)) / 4) < 1e-6
     assert accuracy == 0.0
+
+
+@pytest.mark.parametrize("rows", [1, 4, 5])
+def test_blocks_of_rows_equal_the_whole(monkeypatch, rows):
+    torch.manual_seed(0)
+    images, texts = (nn.functional.normalize(torch.randn(10, 8), dim=1) for _ in range(2))
+    texts = nn.functional.normalize(texts + 0.7 * images, dim=1)
+    whole, loss, accuracy = FeatureGradients.of_loss(images, texts, torch.tensor(1.5))
+    monkeypatch.setattr(contrastive, "_LOGITS_AT_ONCE", rows * 10)
+    blocks, block_loss, block_accuracy = FeatureGradients.of_loss(images, texts, torch.tensor(1.5))
+    assert abs(loss - block_loss) < 1e-6 and accuracy == pytest.approx(float(block_accuracy)) and 0 < accuracy < 1
+    for name in ("image_embeds", "text_embeds", "logit_scale"):
+        assert (getattr(whole, name) - getattr(blocks, name)).abs().max() < 1e-6
+    # The logits of one block at a time: what is kept for the backward pass has no more rows than that.
+    largest = 0
+
+    def noted(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal largest
+        largest = max(largest, tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(noted, lambda tensor: tensor):
+        global_contrastive_loss(images.requires_grad_(), texts, torch.tensor(1.5))
+    assert largest <= 80, "features alone"
 
 
 def test_surrogate_has_the_gradients_of_the_loss():
