@@ -39,6 +39,8 @@ class PretrainingObjective(nn.Module):
         if itc_weight == 0 and mim_weight == 0:
             raise ValueError("itc_weight and mim_weight are both 0: there is nothing to learn.")
         self.model, self.itc_weight, self.mim_weight = model, itc_weight, mim_weight
+        # Where Accelerate's FSDP looks for what to gather one at a time; without it, the whole model is one piece.
+        self._no_split_modules = model._no_split_modules
         if itc_weight == 0:
             for module in (model.text_model, model.text_projection, model.visual_projection):
                 module.requires_grad_(False)
