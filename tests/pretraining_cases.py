@@ -1,10 +1,14 @@
 """Image-text shards of random drawings, sound and damaged, and a tiny model, for the tests of pre-training."""
 
+import http.server
 import io
 import json
 import random
 import tarfile
+import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +142,54 @@ def write_faulty_shards(folder: Path, num_shards: int, samples_per_shard: int, n
 
     faults = Counter(kinds.values()) + Counter(truncated_shard=1, missing_shard=1)
     return [*paths, str(cut), str(folder / "99999.tar")], good, dict(faults)
+
+
+class FileServer(http.server.BaseHTTPRequestHandler):
+    """Serves the files of a folder with ranges, and breaks off the first answers in the middle."""
+
+    folder, cuts = Path(), 0
+
+    def do_HEAD(self):
+        self.answer(body=False)
+
+    def do_GET(self):
+        self.answer(body=True)
+
+    def answer(self, body: bool) -> None:
+        path = self.folder / self.path.lstrip("/")
+        if not path.is_file():
+            self.send_error(404)
+            return
+        content = path.read_bytes()
+        first, last = 0, len(content) - 1
+        if "Range" in self.headers:
+            begin, _, end = self.headers["Range"].removeprefix("bytes=").partition("-")
+            first, last = int(begin), min(int(end or last), last)
+        part = content[first : last + 1]
+        self.send_response(206 if "Range" in self.headers else 200)
+        self.send_header("Content-Length", str(len(part)))
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+        self.end_headers()
+        if body and type(self).cuts:
+            type(self).cuts -= 1
+            part = part[: len(part) // 2]
+        if body:
+            self.wfile.write(part)
+        self.close_connection = True
+
+    def log_message(self, *arguments) -> None:
+        pass
+
+
+@contextmanager
+def served(folder: Path, cuts: int = 0) -> Iterator[str]:
+    """The address of a folder's files; the first `cuts` answers break off."""
+    handler = type("Handler", (FileServer,), {"folder": folder, "cuts": cuts})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -32,7 +32,10 @@ class PretrainConfig:
         default_factory=list,
         metadata={"help": "Tar or parquet shards: paths, folders, globs, braces, hf:// or https:// addresses."},
     )
-    train_dataset: str | None = setting("Instead of shards: a name, folder or address for `datasets.load_dataset`.")
+    train_dataset: str | None = setting(
+        "Instead of shards, what `datasets` opens: a name on the Hub, a folder, or parquet, arrow or webdataset tar "
+        "files by path or address, with braces."
+    )
     train_dataset_config: str | None = setting("Configuration of train_dataset, where it has several.")
     split: str = setting("Split of train_dataset.", "train")
     columns: list[str] = field(

@@ -10,10 +10,10 @@ import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from datasets import Dataset, Features, Image, IterableDataset, List, Value
+from datasets import Dataset, Features, Image, IterableDataset, List, Value, load_dataset
 
 from .faults import SampleFault, ShardError
 from .samples import parse_metadata
@@ -30,6 +30,8 @@ FEATURES = Features(
         "key": Value("string"),
     }
 )
+# Readers of `datasets` by the ending of a file.
+_BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}
 # Of a map-style data set, so that several workers have something to read.
 _ROWS_PER_SHARD = 256
 
@@ -154,6 +156,26 @@ class DatasetShard:
             captions=captions if isinstance(captions, list) else [captions],
             metadata=metadata,
         )
+
+
+def open_dataset(name: str, config: str | None = None, split: str = "train") -> IterableDataset:
+    """
+    Opens a data set for streaming, as `datasets.load_dataset` does, and files by their ending besides.
+
+    Args:
+        name: On the Hub, or a folder, or files (`.parquet`, `.arrow`, `.tar`) as `shards.expand_shards` takes them,
+            such as `https://host/{00000..00031}.parquet`.
+        config: Configuration, where a data set has several.
+        split: Its split; files all belong to the one that is asked for.
+
+    Raises:
+        FileNotFoundError: If there is no such data set or file.
+        ValueError: If it has no such split or configuration.
+    """
+    builder = _BUILDERS.get(PurePosixPath(name).suffix)
+    if builder is None or Path(name).is_dir():
+        return load_dataset(name, config, split=split, streaming=True)
+    return load_dataset(builder, data_files={split: expand_shards(name)}, split=split, streaming=True)
 
 
 def dataset_shards(

@@ -28,7 +28,7 @@ from .configuration import PretrainConfig
 from .fault_account import FaultAccount
 from .image_codebook import load_image_codebook
 from .image_views import ImageViews
-from .laion_face import dataset_shards
+from .laion_face import dataset_shards, open_dataset
 from .masking import BlockMaskGenerator
 from .objective import PretrainingObjective, backward, split_batch
 from .probe import ZeroShotProbe
@@ -426,7 +426,7 @@ def _what_to_read(
         return [*expand_shards(config.train_shards)], None
     name = config.train_dataset or "dataset"
     if dataset is None:
-        dataset = datasets.load_dataset(name, config.train_dataset_config, split=config.split, streaming=True)
+        dataset = open_dataset(name, config.train_dataset_config, config.split)
     columns = dict(column.split("=", 1) for column in config.columns)
     samples = len(dataset) if isinstance(dataset, datasets.Dataset) else None
     if samples is None and config.train_dataset is not None and config.split in (dataset.info.splits or {}):

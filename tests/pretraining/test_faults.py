@@ -1,18 +1,16 @@
 """Damaged input of every kind: counted, named, and nothing good lost with it."""
 
-import http.server
 import io
 import json
 import struct
 import tarfile
-import threading
 from pathlib import Path
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from pretraining_cases import SAMPLE_FAULTS, damage, drawing, encode, sample_members, write_tar
+from pretraining_cases import SAMPLE_FAULTS, damage, drawing, encode, sample_members, served, write_tar
 
 from farl_hf.models.tokenization import build_clip_tokenizer
 from farl_hf.pretraining import shards as shards_module
@@ -165,56 +163,17 @@ def test_a_corrupt_probe_image_is_left_out(tmp_path, caplog):
     assert len(ZeroShotProbe(tmp_path, "{}", TOKENIZER, 32).images) == 3 and "red/1.jpg" in caplog.text
 
 
-class CuttingServer(http.server.BaseHTTPRequestHandler):
-    """Serves one file with ranges and breaks off the first answers in the middle."""
-
-    content, cuts = b"", 0
-
-    def do_HEAD(self):
-        self.answer(body=False)
-
-    def do_GET(self):
-        self.answer(body=True)
-
-    def answer(self, body: bool) -> None:
-        first, last = 0, len(self.content) - 1
-        if "Range" in self.headers:
-            begin, _, end = self.headers["Range"].removeprefix("bytes=").partition("-")
-            first, last = int(begin), min(int(end or last), last)
-        part = self.content[first : last + 1]
-        self.send_response(206 if "Range" in self.headers else 200)
-        self.send_header("Content-Length", str(len(part)))
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Range", f"bytes {first}-{last}/{len(self.content)}")
-        self.end_headers()
-        if body and type(self).cuts:
-            type(self).cuts -= 1
-            part = part[: len(part) // 2]
-        if body:
-            self.wfile.write(part)
-        self.close_connection = True
-
-    def log_message(self, *arguments) -> None:
-        pass
-
-
 @pytest.mark.parametrize("cuts", [2, 9])
 def test_a_connection_that_breaks_midway(tmp_path, monkeypatch, cuts):
     pytest.importorskip("aiohttp")
     monkeypatch.setattr(shards_module, "_SECONDS_BETWEEN", 0.01)
     write_numbered(tmp_path / "a.tar")
-    handler = type("Handler", (CuttingServer,), {"content": (tmp_path / "a.tar").read_bytes(), "cuts": cuts})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        shard = f"http://127.0.0.1:{server.server_port}/a.tar"
+    with served(tmp_path, cuts) as address:
         if cuts == 2:
-            assert [sample.key for sample in read_shard(shard)] == [f"{n:04d}" for n in range(8)]
+            assert [sample.key for sample in read_shard(f"{address}/a.tar")] == [f"{n:04d}" for n in range(8)]
         else:
             with pytest.raises(ShardError, match=r"a\.tar"):
-                list(read_shard(shard))
-    finally:
-        server.shutdown()
+                list(read_shard(f"{address}/a.tar"))
 
 
 def test_every_kind_is_counted_and_named(tmp_path):
