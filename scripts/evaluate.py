@@ -1,4 +1,11 @@
 #!/usr/bin/env python
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["farl_hf[detection]"]
+#
+# [tool.uv.sources]
+# farl_hf = { path = ".." }
+# ///
 """
 Score a fine-tuned or converted model on a benchmark, beside the authors' numbers.
 

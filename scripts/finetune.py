@@ -1,4 +1,11 @@
 #!/usr/bin/env python
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["farl_hf[tracking]"]
+#
+# [tool.uv.sources]
+# farl_hf = { path = ".." }
+# ///
 """
 Fine-tune FaRL on a benchmark or on own data.
 

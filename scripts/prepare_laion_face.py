@@ -1,4 +1,11 @@
 #!/usr/bin/env python
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["farl_hf"]
+#
+# [tool.uv.sources]
+# farl_hf = { path = ".." }
+# ///
 """
 Make image-text shards for pre-training.
 
