@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from farl_hf.pretraining import loop
 from farl_hf.pretraining.checkpointing import Checkpoints, damage_of, to_json
 from farl_hf.pretraining.configuration import RECIPES, PretrainConfig
 from farl_hf.pretraining.loop import Pretraining, PretrainResult, pretrain
+from farl_hf.pretraining.records import Records
 from farl_hf.pretraining.schedule import plan_schedule
 from farl_hf.pretraining.stability import Stability
 from farl_hf.pretraining.stopping import RunStopped
@@ -157,7 +160,11 @@ def test_other_numbers_of_workers_and_of_samples_at_a_time(settings, whole):
     run_up_to(4, settings, num_workers=2)
     with pytest.raises(ValueError, match="saved with a global batch of 4 samples, and these 1 processes have 8"):
         run(settings, batch_size=8)
-    result = run(settings, num_workers=1, batch_size=2, global_batch_size=4, contrastive_chunk_size=1)
+    # The shards may have moved, too.
+    moved = Path(settings["output_dir"]).parent / "moved"
+    shutil.copytree(Path(settings["train_shards"][0]).parent, moved)
+    changes = {"batch_size": 2, "global_batch_size": 4, "contrastive_chunk_size": 1, "train_shards": [str(moved)]}
+    result = run(settings, num_workers=1, **changes)
     assert result.samples == whole.samples
     for name, value in weights(result.output_dir).items():
         torch.testing.assert_close(value, weights(whole.output_dir)[name], atol=2e-4, rtol=1e-3)
@@ -183,6 +190,16 @@ def test_records_are_those_of_an_unbroken_run(tmp_path, settings):
     events = EventAccumulator(str(folder))
     events.Reload()
     assert [event.step for event in events.Scalars("loss")] == [4, 8, 12, 16]
+
+
+def test_only_the_main_process_writes_lines(caplog):
+    caplog.set_level("INFO")
+    for is_main in (True, False):
+        accelerator = SimpleNamespace(is_main_process=is_main, log=lambda *_, **__: None)
+        records = Records(PretrainConfig(), accelerator)
+        records.write({"step": 3, "loss": 1.0})
+        assert records.history == [{"step": 3, "loss": 1.0}], "all have the history, which goes into the checkpoint"
+    assert caplog.text.count("loss 1") == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
