@@ -6,9 +6,9 @@ Speed and memory, side by side in one run with what people use otherwise.
     python scripts/benchmark.py all --json benchmark.json --markdown benchmark.md
 
 Suites: parsing and alignment (against the original's networks, written plainly), clip (against CLIPModel and
-open_clip), pretrain (against open_clip), data (readers against webdataset, training faces against torchvision and
-OpenCV), pipeline (around the network), memory. The two sides compute the same, which is checked first, and take turns;
-times are medians, ratio is reference over ours.
+open_clip), pretrain (against open_clip), flags (of a pre-training step, on against off), data (readers against
+webdataset and datasets, training faces against torchvision and OpenCV), pipeline (around the network), memory. The two
+sides compute the same, which is checked first, and take turns; times are medians, ratio is reference over ours.
 """
 
 import argparse
@@ -23,10 +23,10 @@ import torch
 from benchmarks.finetuning_suites import training_face_cases
 from benchmarks.measuring import Case, describe_machine, markdown_table, peak_memory, run_cases, write_json
 from benchmarks.network_suites import QUICK, Scale, clip_cases, dense_cases, memory_cases, pipeline_cases
-from benchmarks.pretraining_suites import data_cases, pretrain_cases
+from benchmarks.pretraining_suites import data_cases, flag_cases, pretrain_cases
 from transformers.utils import logging
 
-SUITES = ("parsing", "alignment", "clip", "pipeline", "memory", "data", "pretrain")
+SUITES = ("parsing", "alignment", "clip", "pipeline", "memory", "data", "pretrain", "flags")
 
 
 def cases_of(suite: str, quick: bool) -> Iterator[Case]:
@@ -37,9 +37,8 @@ def cases_of(suite: str, quick: bool) -> Iterator[Case]:
     if suite == "data":
         readers = data_cases((128,), 200) if quick else data_cases()
         return chain(readers, training_face_cases(96, 4) if quick else training_face_cases())
-    return {"clip": clip_cases, "pretrain": pretrain_cases, "pipeline": pipeline_cases, "memory": memory_cases}[suite](
-        scale
-    )
+    cases = {"clip": clip_cases, "pretrain": pretrain_cases, "flags": flag_cases}
+    return {**cases, "pipeline": pipeline_cases, "memory": memory_cases}[suite](scale)
 
 
 def main(arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Suites of pre-training: the step (`pretrain`) and the reader (`data`)."""
+"""Suites of pre-training: the step (`pretrain`), its flags on and off (`flags`), and the reader (`data`)."""
 
 import io
 import json
@@ -6,24 +6,30 @@ import random
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import open_clip
 import torch
 import webdataset
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from PIL import Image
 from torch import nn
 from torchvision import transforms
+from transformers import FlavaImageCodebook, FlavaImageCodebookConfig
 
 from farl_hf.allocation import keep_freed_memory
 from farl_hf.models.configuration_farl import FaRLConfig
 from farl_hf.models.modeling_farl import FaRLForPreTraining
 from farl_hf.models.tokenization import build_clip_tokenizer
+from farl_hf.pretraining.image_codebook import ImageCodebook, load_image_codebook
 from farl_hf.pretraining.image_views import ImageViews
+from farl_hf.pretraining.laion_face import dataset_shards, load_laion_face
 from farl_hf.pretraining.masking import BlockMaskGenerator
 from farl_hf.pretraining.objective import PretrainingObjective, backward, clip_normalised, scaled_pixels
 from farl_hf.pretraining.stream import ImageTextLoader, ImageTextStream
@@ -50,6 +56,22 @@ def pretrain_cases(scale: Scale, batch: int = 8) -> Iterator[Case]:
     yield Case("pretrain", name, partial(_contrastive_step, scale, batch), goal=1.0)
     name = f"ITC + MIM step, batch {batch}, against the sum of its parts"
     yield Case("pretrain", name, partial(_whole_step, scale, batch), tolerance=None, goal=0.95)
+    name = f"ITC + MIM step, batch {batch}, stored codes against DALL-E's made on the way"
+    yield Case("pretrain", name, partial(_codes_step, scale, batch), tolerance=None)
+
+
+def flag_cases(scale: Scale, batch: int = 8) -> Iterator[Case]:
+    """Each flag of a step, on (ours) against off (reference)."""
+    flags = (
+        ("torch_compile", _Flags(compile=True), 1e-3, False),
+        ("bf16", _Flags(precision="bf16"), 0.1, False),
+        ("fused AdamW", _Flags(fused=True), 1e-4, False),
+        ("gradient_checkpointing", _Flags(checkpointing=True), 1e-4, True),
+        ("captions padded to 77 against 22 tokens", _Flags(padded=True), 1e-4, False),
+    )
+    for name, on, tolerance, memory in flags:
+        build = partial(_step_with_flags, scale, batch, on)
+        yield Case("flags", f"{name}, batch {batch}", build, tolerance=tolerance, memory=memory)
 
 
 def seeded_pretraining_model(scale: Scale) -> FaRLForPreTraining:
@@ -72,8 +94,52 @@ def example_batch(model: FaRLForPreTraining, batch: int) -> dict[str, torch.Tens
     }
 
 
-def _optimizer(model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6)
+@dataclass(frozen=True)
+class _Flags:
+    compile: bool = False
+    precision: str = "no"
+    fused: bool = False
+    checkpointing: bool = False
+    padded: bool = False
+
+
+def _step_with_flags(scale: Scale, batch: int, on: _Flags, side: str) -> Function:
+    keep_freed_memory()
+    flags = on if side == "ours" else _Flags()
+    model = seeded_pretraining_model(scale).train()
+    content = example_batch(model, batch)
+    if not flags.padded:
+        content["input_ids"] = content["input_ids"][:, :22]
+    if flags.checkpointing:
+        model.gradient_checkpointing_enable()
+    if flags.compile:
+        model.vision_model.compile()
+        model.text_model.compile()
+    return _our_step(model, content, 1.0, precision=flags.precision, fused=flags.fused)
+
+
+def _codes_step(scale: Scale, batch: int, side: str) -> Function:
+    keep_freed_memory()
+    model = seeded_pretraining_model(scale).train()
+    content = example_batch(model, batch)
+    if side == "ours":
+        return _our_step(model, content, 1.0)
+    # DALL-E's shape; the weights change nothing of the time.
+    size, patch = model.config.vision_config.image_size, model.config.vision_config.patch_size
+    shape = FlavaImageCodebookConfig(vocab_size=model.config.mim_vocab_size)
+    if scale.preset == "tiny":
+        shape = FlavaImageCodebookConfig(vocab_size=model.config.mim_vocab_size, hidden_size=8, num_blocks_per_group=1)
+    with tempfile.TemporaryDirectory() as folder:
+        FlavaImageCodebook(shape).save_pretrained(folder)
+        codebook = load_image_codebook(folder, model.config.mim_vocab_size, size, patch)
+    del content["mim_targets"]
+    view = codebook.view_size
+    content["codebook_pixels"] = torch.randint(0, 256, (batch, view, view, 3), dtype=torch.uint8)
+    return _our_step(model, content, 1.0, codebook=codebook)
+
+
+def _optimizer(model: nn.Module, fused: bool = False) -> torch.optim.Optimizer:
+    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=fused)
 
 
 def _contrastive_step(scale: Scale, batch: int, side: str) -> Function:
@@ -85,13 +151,23 @@ def _contrastive_step(scale: Scale, batch: int, side: str) -> Function:
     return _our_step(model, content, mim_weight=0.0)
 
 
-def _our_step(model: FaRLForPreTraining, content: dict[str, torch.Tensor], mim_weight: float) -> Function:
-    accelerator, objective = Accelerator(cpu=True), PretrainingObjective(model, mim_weight=mim_weight).train()
-    optimizer = _optimizer(model)
+def _our_step(
+    model: FaRLForPreTraining,
+    content: dict[str, torch.Tensor],
+    mim_weight: float,
+    precision: str = "no",
+    fused: bool = False,
+    codebook: ImageCodebook | None = None,
+) -> Function:
+    AcceleratorState._reset_state()  # which otherwise keeps the first precision of the process
+    accelerator = Accelerator(cpu=True, mixed_precision=precision)
+    objective = PretrainingObjective(model, mim_weight=mim_weight).train()
+    optimizer = _optimizer(model, fused)
+    objective, optimizer = accelerator.prepare(objective, optimizer)
 
     def step() -> torch.Tensor:
         optimizer.zero_grad()
-        result = backward(accelerator, objective, [content])
+        result = backward(accelerator, objective, [content], codebook)
         optimizer.step()
         return result["itc_loss"]
 
@@ -146,15 +222,23 @@ def _parts_of_step(model: FaRLForPreTraining, content: dict[str, torch.Tensor]) 
 
 
 def data_cases(sizes: tuple[int, ...] = (256, 512), images: int = 800) -> Iterator[Case]:
-    """One epoch over shards against the package `webdataset`; and memory over few and many shards."""
+    """
+    One epoch over shards against the package `webdataset`, as `datasets` streams them (`load_laion_face`) and by path;
+    reading alone against the tar reader of `datasets`; and memory over few and many shards.
+    """
+    shards = images // _SHARD_SIZE
     for size in sizes:
-        for decoder, goal in (("PIL", 1.2), ("our decoder", 0.95)):
-            name = f"{images} images of {size} px, against webdataset with {decoder}"
-            build = partial(_epoch, size, images // _SHARD_SIZE, decoder)
-            yield Case("data", name, build, tolerance=None, goal=goal)
-    for shards in (4, 32):
-        build = partial(_epoch, sizes[0], shards, "PIL")
-        yield Case("data", f"{shards} shards", build, tolerance=None, timed=False, memory=True)
+        for way in ("load_laion_face", "paths"):
+            for decoder, goal in (("PIL", 1.2), ("our decoder", 1.0)):
+                name = f"{images} images of {size} px, {way}, against webdataset with {decoder}"
+                build = partial(_epoch, size, shards, decoder, way)
+                yield Case("data", name, build, tolerance=None, goal=goal)
+        name = f"{images} undecoded samples of {size} px, our tar reader against that of datasets"
+        yield Case("data", name, partial(_undecoded, size, shards), tolerance=0)
+    for count in (4, 32):
+        for way in ("load_laion_face", "paths"):
+            build = partial(_epoch, sizes[0], count, "PIL", way)
+            yield Case("data", f"{count} shards, {way}", build, tolerance=None, timed=False, memory=True)
 
 
 @cache
@@ -182,11 +266,28 @@ def _shards(size: int, count: int) -> list[str]:
     return sorted(str(path) for path in folder.glob("*.tar"))
 
 
-def _epoch(size: int, shards: int, decoder: str, side: str) -> Function:
+def _undecoded(size: int, shards: int, side: str) -> Function:
+    """Bytes of images and captions in all shards."""
+    paths = _shards(size, shards)
+
+    def ours() -> int:
+        rows = load_laion_face(paths)
+        return sum(len(row["image"]["bytes"]) + len(row["captions"][0]) for row in rows)
+
+    def reference() -> int:
+        rows = datasets.load_dataset("webdataset", data_files={"train": paths}, split="train", streaming=True)
+        rows = rows.cast_column("jpg", datasets.Image(decode=False))
+        return sum(len(row["jpg"]["bytes"]) + len(row["txt"]) for row in rows)
+
+    return ours if side == "ours" else reference
+
+
+def _epoch(size: int, shards: int, decoder: str, way: str, side: str) -> Function:
     paths, tokenizer = _shards(size, shards), build_clip_tokenizer()
 
     def ours() -> int:
-        stream = ImageTextStream(paths, tokenizer, ImageViews(image_size=224), _LOADER_BATCH, num_epochs=1)
+        parts = dataset_shards(load_laion_face(paths)) if way == "load_laion_face" else paths
+        stream = ImageTextStream(parts, tokenizer, ImageViews(image_size=224), _LOADER_BATCH, num_epochs=1)
         return sum(len(batch["pixels"]) for batch in ImageTextLoader(stream))
 
     def reference() -> int:
