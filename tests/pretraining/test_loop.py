@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -140,29 +139,6 @@ def test_killed_and_resumed_bit_for_bit(tmp_path, settings, num_workers):
     assert (resumed.steps, resumed.samples, resumed.faults) == (whole.steps, whole.samples, whole.faults)
     left = sorted(path.name for path in Path(settings["output_dir"]).glob("checkpoint-*"))
     assert left == ["checkpoint-00000018", "checkpoint-00000020"]
-
-
-@pytest.mark.slow
-def test_killed_at_twenty_random_moments(tmp_path, settings):
-    """Whatever it does at that moment, reading, training or saving, with 0 to 3 workers in turn."""
-    paths, _, _ = write_faulty_shards(tmp_path / "faulty", num_shards=4, samples_per_shard=16, num_faults=8)
-    settings |= {"train_shards": paths, "max_steps": 400, "save_steps": 2, "max_bad_fraction": 0.9}
-    torch.set_num_threads(1)
-    whole = run(settings, output_dir=str(tmp_path / "whole"))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["farl_hf.pretraining.loop"])
-    rng, kills = random.Random(0), 0
-    while kills < 20 and not (Path(settings["output_dir"]) / "summary.json").exists():
-        process = context.Process(target=run, args=({**settings, "num_workers": kills % 4},))
-        process.start()
-        process.join(timeout=rng.uniform(1, 8))
-        process.kill()
-        process.join()
-        kills += 1
-    resumed = run(settings)
-    assert kills == 20 and equal(final_weights(resumed.output_dir), final_weights(whole.output_dir))
-    assert [entry["step"] for entry in resumed.history] == [entry["step"] for entry in whole.history]
-    assert (resumed.samples, resumed.faults) == (whole.samples, whole.faults)
 
 
 def test_a_finished_run_is_not_repeated(settings):
