@@ -44,14 +44,20 @@ class FaceEncoder:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model.to(self.device)
 
-    @torch.no_grad()
+    def crop(self, image: Image.Image | np.ndarray, faces: Faces) -> list[Image.Image]:
+        """The upright squares around the faces of a photo that the encoder sees."""
+        return faces.crop(image, self.model.config.vision_config.image_size, FACE_SCALE)
+
     def embed_faces(self, image: Image.Image | np.ndarray, faces: Faces, batch_size: int = 8) -> np.ndarray:
         """(faces, size) float32 of length one, of upright squares around the faces of a photo."""
-        side = self.model.config.vision_config.image_size
-        crops = faces.crop(image, side, FACE_SCALE)
+        return self.embed_crops(self.crop(image, faces), batch_size)
+
+    @torch.no_grad()
+    def embed_crops(self, crops: Sequence[Image.Image], batch_size: int = 8) -> np.ndarray:
+        """(crops, size) float32 of length one, of pictures that [`crop`] has made."""
         found = [np.zeros((0, self.model.config.projection_dim), dtype=np.float32)]
         for start in range(0, len(crops), batch_size):
-            inputs = self.processor(images=crops[start : start + batch_size], return_tensors="pt").to(self.device)
+            inputs = self.processor(images=list(crops[start : start + batch_size]), return_tensors="pt").to(self.device)
             found.append(_unit_length(self.model.get_image_features(**inputs)))
         return np.concatenate(found)
 
