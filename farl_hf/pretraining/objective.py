@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import nn
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from ..models.modeling_farl import FaRLForPreTraining
+from ..models.modeling_farl import FaRLEncoderLayer, FaRLForPreTraining
 from .contrastive import FeatureGradients, global_contrastive_loss, is_distributed
 from .image_codebook import ImageCodebook
 from .stream import Batch
@@ -39,8 +39,9 @@ class PretrainingObjective(nn.Module):
         if itc_weight == 0 and mim_weight == 0:
             raise ValueError("itc_weight and mim_weight are both 0: there is nothing to learn.")
         self.model, self.itc_weight, self.mim_weight = model, itc_weight, mim_weight
-        # Where Accelerate's FSDP looks for what to gather one at a time; without it, the whole model is one piece.
-        self._no_split_modules = model._no_split_modules
+        # Where Accelerate's FSDP looks for what to gather one at a time; without it, the whole model is one piece. The
+        # embeddings are not in it: their patches are used without a call of the module, past FSDP's hooks.
+        self._no_split_modules = [FaRLEncoderLayer.__name__]
         if itc_weight == 0:
             for module in (model.text_model, model.text_projection, model.visual_projection):
                 module.requires_grad_(False)
