@@ -19,7 +19,6 @@ MUTATIONS = [
     Mutation(DRAWING, '"nose": (220, 255, 65)', '"nose": (230, 250, 230)', PICTURES),
     Mutation(DRAWING, "range(27, 31),\n        range(31, 36),", "range(27, 32),\n        range(31, 36),", PICTURES),
     Mutation(DRAWING, "min(size) / 300", "max(size) / 300", PICTURES),
-    Mutation(),
     Mutation(DETECTION, "best = max(turned, key", "best = min(turned, key", DETECTOR),
     Mutation(DETECTION, "_SAME_FACE = 0.6", "_SAME_FACE = 1.1", DETECTOR),
     Mutation(DETECTION, "image = ImageOps.exif_transpose(image)", "pass", DETECTOR),

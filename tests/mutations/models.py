@@ -83,7 +83,7 @@ MUTATIONS = [
         "table = self.position_embedding.weight",
         "test_weights_on_disk",
     ),
-    hooks("if len(hidden_states) == 0:", "if False:", "test_photos_without_faces_pass"),
+    hooks("len(hidden_states) == 0:", "len(hidden_states) < 0:", "test_photos_without_faces_pass"),
     optimization("self.expand.weight *= 1.702", "self.expand.weight *= 1.7", "test_copies_of_other_models"),
     optimization(
         "model.save_pretrained = model.push_to_hub = _refuse_to_save",
