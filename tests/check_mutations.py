@@ -11,9 +11,11 @@ is no longer in the file.
 """
 
 import argparse
+import compileall
 import contextlib
 import importlib
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -80,6 +82,8 @@ def copy_repository(folder: Path) -> None:
             shutil.copy2(ROOT / name, folder / name)
     if (ROOT / ".cache").is_dir() and not (folder / ".cache").exists():
         (folder / ".cache").symlink_to((ROOT / ".cache").resolve())
+    # By hash: with times, a file that changes twice within a second would be taken for the old one.
+    compileall.compile_dir(folder, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
 
 
 def check(folder: Path, mutation: Mutation) -> str:
@@ -104,9 +108,7 @@ def run_tests(folder: Path, tests: list[str], libraries: Path | None = None) -> 
     if child := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     try:
-        # No bytecode: a file that changes twice within a second would be taken for the old one.
-        os.environ.update(PYTHONPATH=str(folder), PYTHONDONTWRITEBYTECODE="1")
-        sys.dont_write_bytecode = True
+        os.environ["PYTHONPATH"] = str(folder)
         sys.path[0] = str(folder)
         os.chdir(folder)
         null = os.open(os.devnull, os.O_WRONLY)

@@ -44,16 +44,23 @@ MUTATIONS = [
         CONTRASTIVE,
         "+ rank * len(image_embeds)",
         "+ 0 * len(image_embeds)",
-        (f"{_LOSS}::test_two_processes_equal_one",),
+        (f"{_LOSS}::test_two_processes_equal_one[plain]",),
     ),
-    Mutation(CONTRASTIVE, "        dist.all_reduce(gradient)\n", "", (f"{_LOSS}::test_two_processes_equal_one",)),
+    Mutation(
+        CONTRASTIVE, "        dist.all_reduce(gradient)\n", "", (f"{_LOSS}::test_two_processes_equal_one[plain]",)
+    ),
     Mutation(
         CONTRASTIVE,
         "self.logit_scale * share",
         "self.logit_scale",
-        (f"{_LOSS}::test_chunks_and_accumulation_equal_one_batch",),
+        (f"{_LOSS}::test_chunks_and_accumulation_equal_one_batch[both]",),
     ),
-    Mutation(OBJECTIVE, "losses.append(self.mim_weight * mim_loss)", "losses.append(mim_loss)", (_LOSS,)),
+    Mutation(
+        OBJECTIVE,
+        "losses.append(self.mim_weight * mim_loss)",
+        "losses.append(mim_loss)",
+        (f"{_LOSS}::test_each_loss_has_its_weight",),
+    ),
     Mutation(
         OBJECTIVE,
         'inputs["mim_targets"][inputs["bool_masked_pos"]]',
@@ -72,7 +79,7 @@ MUTATIONS = [
         VIEWS,
         "(self.codebook_size, Image.Resampling.LANCZOS)",
         "(self.codebook_size, Image.Resampling.NEAREST)",
-        (f"{_STREAM}::test_views_are_the_same_crop",),
+        (f"{_STREAM}::test_views_are_resampled_as_in_beit",),
     ),
     Mutation(VIEWS, "* width / detected_width for", "for", (f"{_STREAM}::test_face_crops",)),
     Mutation(

@@ -133,6 +133,15 @@ def test_loss_of_one_process_is_that_of_the_model(one_batch):
     assert abs(output.mim_loss.item() - one_batch["losses"][0]["mim_loss"]) < 1e-5
 
 
+def test_each_loss_has_its_weight():
+    inputs = model_inputs(make_batch(), RandomProjectionCodebook(64, 32, 8))
+    output = PretrainingObjective(FaRLForPreTraining(tiny_config()), itc_weight=2.0, mim_weight=0.5)(
+        inputs, mim_divisor=inputs["bool_masked_pos"].sum()
+    )
+    expected = 2 * output["itc_loss"] + 0.5 * output["mim_loss"]
+    assert output["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
+
+
 def test_contrastive_loss_by_hand():
     images = nn.functional.normalize(torch.tensor([[1.0, 0.0], [0.6, 0.8]]), dim=1)
     texts = torch.tensor([[0.0, 1.0], [1.0, 0.0]])

@@ -35,6 +35,11 @@ def test_dalle_maps_pixels_and_takes_the_arg_max(dalle_folder):
     logits = FlavaImageCodebook.from_pretrained(dalle_folder)(0.8 * pixels + 0.1)
     assert torch.equal(codes.view(2, 4, 4), logits.argmax(dim=1))
     assert not any(parameter.requires_grad for parameter in codebook.parameters())
+    # A small random encoder gives many pixels one code, so what it is given is looked at too.
+    seen = []
+    codebook.encoder.get_codebook_indices = lambda values: seen.append(values) or torch.zeros(2, 4, 4)
+    codebook(pixels)
+    assert torch.allclose(seen[0], 0.8 * pixels + 0.1)
 
 
 def test_load_by_name_or_folder(dalle_folder):
@@ -57,6 +62,17 @@ def test_random_projection_is_a_function_of_seed_and_patch():
     changed[0, :, 8:16, 8:16] = torch.rand(3, 8, 8).flip(-1)
     different = RandomProjectionCodebook(100, 32, 8, seed=3)(changed) != codes
     assert different.nonzero().tolist() in ([[0, 5]], [])
+
+
+def test_random_projection_takes_the_nearest_code():
+    codebook, pixels = RandomProjectionCodebook(100, 32, 8), torch.rand(1, 3, 32, 32)
+    patch = pixels[0, :, 8:16, 16:24]  # row 1, column 2 of a 4x4 grid
+    colour = patch.mean(dim=(1, 2))
+    texture = patch - colour[:, None, None]
+    texture = texture / (texture.square().mean() + 1 / 255**2).sqrt()
+    point = texture.flatten() @ codebook.texture_projection
+    point = point + (colour - codebook.mean) / codebook.std @ codebook.colour_projection
+    assert codebook(pixels)[0, 6] == (codebook.codes - point).norm(dim=1).argmin()
 
 
 def test_random_projection_reads_colour_and_texture():

@@ -44,7 +44,7 @@ def test_every_place_is_masked_and_the_grid_is_symmetric(masks):
 
 def test_first_blocks_keep_the_smallest_area_and_aspect():
     generator = BlockMaskGenerator(grid=14, num_masked=75, smallest_block=16)
-    rng = random.Random(1)
+    rng, aspects = random.Random(1), []
     for _ in range(500):
         mask = np.zeros((14, 14), dtype=bool)
         assert generator._add_block(mask, 75, rng) == mask.sum()
@@ -53,6 +53,8 @@ def test_first_blocks_keep_the_smallest_area_and_aspect():
         assert mask.sum() == height * width, "one filled rectangle"
         # Rounding of the sides moves area and aspect a little beyond 16..75 and 0.3..3.33.
         assert 12 <= height * width <= 75 and 0.25 <= height / width <= 4
+        aspects.append(height / width)
+    assert min(aspects) < 0.35 and max(aspects) > 2.9, "thin blocks, too"
 
 
 def test_other_grids_keep_the_share():

@@ -349,6 +349,14 @@ def test_views_are_the_same_crop():
     assert 3 < mirrored < 17
 
 
+def test_views_are_resampled_as_in_beit():
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 100, 3), dtype=np.uint8))
+    views = ImageViews(image_size=64, codebook_size=32)
+    model_view, codebook_view = views(encode(photo, "PNG"), random.Random(0), {}, (0.0, 0.0, 1.0, 1.0))
+    assert np.array_equal(model_view, np.asarray(photo.resize((64, 64), Image.Resampling.BICUBIC)))
+    assert np.array_equal(codebook_view, np.asarray(photo.resize((32, 32), Image.Resampling.LANCZOS)))
+
+
 def test_reduced_decoding_is_the_same_picture():
     large = Image.effect_noise((640, 480), 80).resize((1280, 960), Image.Resampling.BICUBIC).convert("RGB")
     view = ImageViews(image_size=64)(encode(large), random.Random(0), {}, (0.0, 0.0, 1.0, 1.0))[0]
