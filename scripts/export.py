@@ -1,12 +1,13 @@
 #!/usr/bin/env python
 """
-Write a model as an ONNX file, a torch.export program or for OpenVINO.
+Write a model as an ONNX file, a torch.export program, for OpenVINO or for ExecuTorch.
 
     python scripts/export.py --model farl-base --output farl-base.onnx
     python scripts/export.py --model farl-lapa --output farl-lapa.onnx --optimize --argmax  # faster; class ids
     python scripts/export.py --model farl-lapa --output farl-lapa.onnx --int8 crops         # 8 bits, measured on crops
     python scripts/export.py --model farl-wflw --output farl-wflw.pt2
     python scripts/export.py --model farl-wflw --output farl-wflw.xml                       # pip install openvino
+    python scripts/export.py --model farl-wflw --output farl-wflw.pte                       # pip install executorch
 
 The file takes CLIP-normalised pixel_values (and input_ids) of any batch size at the model's image size. ONNX files are
 compared with the model in onnxruntime, and the script fails where they differ by more than rounding. The difference of
@@ -23,6 +24,7 @@ from transformers import AutoConfig
 
 import farl_hf
 from farl_hf.inference.export import (
+    export_executorch,
     export_int8_onnx,
     export_onnx,
     export_openvino,
@@ -31,30 +33,35 @@ from farl_hf.inference.export import (
     tolerance,
 )
 from farl_hf.inference.optimization import optimize_for_inference
+from farl_hf.weights import model_folder
 
+_ENDINGS = ".onnx, .pt2, .xml or .pte"
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="folder or Hub name of a dual encoder or task model")
-    parser.add_argument("--output", required=True, type=Path, help="file that ends in .onnx, .pt2 or .xml")
+    parser.add_argument("--model", required=True, help="folder, Hub name or farl-tiny-..., of any model")
+    parser.add_argument("--output", required=True, type=Path, help=f"file that ends in {_ENDINGS}")
     parser.add_argument("--argmax", action="store_true", help="face parsing: class ids in the place of logits")
     parser.add_argument("--optimize", action="store_true", help="ONNX of the faster copy, see optimize_for_inference")
     parser.add_argument("--int8", type=Path, metavar="FOLDER", help="ONNX in 8 bits, measured on FOLDER's face crops")
     options = parser.parse_args(arguments)
-    if options.output.suffix not in (".onnx", ".pt2", ".xml"):
-        parser.error(f"--output {options.output} must end in .onnx, .pt2 or .xml")
+    if options.output.suffix not in (".onnx", ".pt2", ".xml", ".pte"):
+        parser.error(f"--output {options.output} must end in {_ENDINGS}")
     if options.output.suffix != ".onnx" and (options.optimize or options.int8):
         parser.error("--optimize and --int8 are of ONNX files")
-    if options.output.suffix == ".xml" and options.argmax:
+    if options.output.suffix in (".xml", ".pte") and options.argmax:
         parser.error("--argmax is of ONNX files and torch.export programs")
     try:
+        options.model = model_folder(options.model)
         model = load(options.model)
         if options.output.suffix == ".pt2":
             export_program(model, options.output, options.argmax)
         elif options.output.suffix == ".xml":
             export_openvino(model, options.output)
+        elif options.output.suffix == ".pte":
+            export_executorch(model, options.output)
         elif not write_onnx(model, options):
             return 1
     except (ValueError, OSError, ImportError) as error:

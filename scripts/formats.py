@@ -1,44 +1,51 @@
 #!/usr/bin/env python
 """
-Size, speed and score of a task model in every format: PyTorch, its optimised copy, ONNX of both, and 8-bit ONNX.
+Size, speed and score of a task model in every format: the original's layers, PyTorch, its optimised copy, ONNX of both,
+and 8-bit ONNX.
 
     farl synthesize data --layout lapa --num 300
     python scripts/formats.py --model farl-lapa --dataset lapa --data_dir data
     python scripts/formats.py --model "$(python -c 'import farl_hf; print(farl_hf.pretrained("farl-tiny-parsing"))')" \\
         --dataset lapa --data_dir data --limit 100 --markdown formats.md
 
-8-bit ranges are measured on training faces. Times are CPU seconds of one face at a time on one thread, the median of
-rounds in which every format has its turn. Scores are of the test split, faces found by the set's own annotation.
+8-bit ranges are measured on training faces. Times are of one face at a time on one thread, the median of rounds in
+which every format has its turn, in CPU seconds; "times" is how many times as fast as the first row. Scores are of the
+test split, faces found by the set's own annotation; the difference is the largest of the logits (of landmarks: of the
+coordinates) over the largest, on four test faces.
 """
 
 import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
+from benchmarks.reference import PlainDenseModel
 from torch import nn
+from tqdm import tqdm
 from transformers.modeling_outputs import ImageClassifierOutput, SemanticSegmenterOutput
 
 from farl_hf import FaRLForFaceAlignment, FaRLForFaceParsing, optimize_for_inference
 from farl_hf.finetuning import BENCHMARKS, open_evaluation
 from farl_hf.finetuning.faces import EvaluationFaces
-from farl_hf.inference.export import export_int8_onnx, export_onnx
+from farl_hf.inference.export import export_int8_onnx, export_onnx, exportable
+from farl_hf.models.geometry_farl import landmarks_from_heatmaps
 from farl_hf.models.modeling_farl import FaRLFaceAlignmentOutput
 
 
-class OnnxModel(nn.Module):
-    """An exported task model that answers like the model itself."""
+class Answering(nn.Module):
+    """A function of `pixel_values` in the form of a task model, for evaluation: it answers like the model itself."""
 
-    def __init__(self, path: Path, model: nn.Module):
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor], model: nn.Module):
         super().__init__()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.function = function
+        (self.name,) = exportable(model)[0].output_names
         self.output = {FaRLForFaceAlignment: FaRLFaceAlignmentOutput, FaRLForFaceParsing: SemanticSegmenterOutput}.get(
             type(model), ImageClassifierOutput
         )
@@ -46,8 +53,21 @@ class OnnxModel(nn.Module):
         self.nothing = nn.Parameter(torch.zeros(0))
 
     def forward(self, pixel_values: torch.Tensor) -> Any:
-        answer = torch.from_numpy(self.session.run(None, {"pixel_values": pixel_values.numpy()})[0])
-        return self.output(**{self.session.get_outputs()[0].name: answer})
+        return self.output(**{self.name: self.function(pixel_values)})
+
+
+def onnx_function(path: Path) -> Callable[[torch.Tensor], torch.Tensor]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda pixel_values: torch.from_numpy(session.run(None, {"pixel_values": pixel_values.numpy()})[0])
+
+
+def plain_function(model: FaRLForFaceParsing | FaRLForFaceAlignment) -> Callable[[torch.Tensor], torch.Tensor]:
+    plain = PlainDenseModel(model).eval()
+    if isinstance(model, FaRLForFaceAlignment):
+        return lambda pixel_values: landmarks_from_heatmaps(plain(pixel_values).sigmoid())
+    return plain
 
 
 def main(arguments: list[str]) -> int:
@@ -58,6 +78,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--limit", type=int, help="only so many faces of the test split")
     parser.add_argument("--calibration", type=int, default=32, help="training faces for 8-bit ranges")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each format (default: %(default)s)")
+    parser.add_argument("--files", type=Path, help="keep exported files here; those that are here are not made again")
     parser.add_argument("--markdown", type=Path, help="file for the table")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -72,8 +93,30 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def measure(options: argparse.Namespace) -> list[tuple[str, float | None, float, float]]:
-    """(format, megabytes or `None` where it is no file, milliseconds, headline in percent) of every format."""
+@dataclass(frozen=True)
+class Row:
+    """
+    A format.
+
+    Attributes:
+        name: Of the format.
+        megabytes: Of its file; `None` where it is none.
+        milliseconds: For one face.
+        speedup: How many times as fast as the first format.
+        score: The task's headline, in percent.
+        difference: See [`largest_difference`].
+    """
+
+    name: str
+    megabytes: float | None
+    milliseconds: float
+    speedup: float
+    score: float
+    difference: float
+
+
+def measure(options: argparse.Namespace) -> list[Row]:
+    """Every format's row."""
     # Landmarks are decoded in the crop, as exported models do.
     source = {"dataset": options.dataset, "data_dir": options.data_dir, "convention": "farl", "device": "cpu"}
     evaluation = open_evaluation(options.model, split="test", **source)
@@ -82,24 +125,33 @@ def measure(options: argparse.Namespace) -> list[tuple[str, float | None, float,
     model, task = evaluation.model.float().eval(), evaluation.faces.task
     train = EvaluationFaces(open_evaluation(options.model, split="train", **source).faces)
     crops = torch.stack([train[i]["pixel_values"] for i in range(min(options.calibration, len(train)))])
+    faces = EvaluationFaces(evaluation.faces)
+    test_crops = torch.stack([faces[i]["pixel_values"] for i in range(min(4, len(faces)))])
+    fast = optimize_for_inference(model)
+    exports: dict[str, tuple[str, Callable[[Path], Path]]] = {
+        "ONNX": ("plain.onnx", lambda path: export_onnx(model, path)),
+        "ONNX, optimised": ("fast.onnx", lambda path: export_onnx(fast, path)),
+        "ONNX, int8": ("int8.onnx", lambda path: export_int8_onnx(model, path, crops)),
+    }
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        fast = optimize_for_inference(model)
-        files = {
-            "ONNX": export_onnx(model, folder / "plain.onnx"),
-            "ONNX, optimised": export_onnx(fast, folder / "fast.onnx"),
-            "ONNX, int8": export_int8_onnx(model, folder / "int8.onnx", crops),
-        }
-        size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-        sizes: dict[str, float | None] = {"PyTorch": size / 1e6, "PyTorch, optimised": None}
-        sizes |= {name: path.stat().st_size / 1e6 for name, path in files.items()}
-        models: dict[str, nn.Module] = {"PyTorch": model, "PyTorch, optimised": fast}
-        models |= {name: OnnxModel(path, model) for name, path in files.items()}
+        folder = options.files or Path(scratch)
+        paths = {name: (folder / file, export) for name, (file, export) in exports.items()}
+        files = {name: path if path.is_file() else export(path) for name, (path, export) in paths.items()}
+        sizes = {name: path.stat().st_size / 1e6 for name, path in files.items()}
+        sizes["PyTorch"] = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()) / 1e6
+        models: dict[str, nn.Module] = {}
+        if isinstance(model, (FaRLForFaceParsing, FaRLForFaceAlignment)):
+            models["PyTorch, the original's layers"] = Answering(plain_function(model), model)
+        models |= {"PyTorch": model, "PyTorch, optimised": fast}
+        models |= {name: Answering(onnx_function(path), model) for name, path in files.items()}
     times = measure_times(models, crops[:1], options.rounds)
+    slowest = next(iter(times.values()))
     rows = []
     for name, other in models.items():
         result = type(evaluation)(other, evaluation.faces, options.dataset, "test").run(batch_size=1)
-        rows.append((name, sizes[name], 1000 * times[name], 100 * result["metrics"]["all"][task.headline]))
+        score = 100 * result["metrics"]["all"][task.headline]
+        difference = largest_difference(other, model, test_crops)
+        rows.append(Row(name, sizes.get(name), 1000 * times[name], slowest / times[name], score, difference))
     return rows
 
 
@@ -107,7 +159,7 @@ def measure(options: argparse.Namespace) -> list[tuple[str, float | None, float,
 def measure_times(models: dict[str, nn.Module], pixel_values: torch.Tensor, rounds: int) -> dict[str, float]:
     """Median CPU seconds of each model; the first round warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in models}
-    for _ in range(rounds + 1):
+    for _ in tqdm(range(rounds + 1), desc="timing", unit="round"):
         for name, model in models.items():
             start = time.process_time()
             model(pixel_values=pixel_values)
@@ -115,10 +167,20 @@ def measure_times(models: dict[str, nn.Module], pixel_values: torch.Tensor, roun
     return {name: float(np.median(values[1:])) for name, values in seconds.items()}
 
 
-def markdown(rows: list[tuple[str, float | None, float, float]]) -> str:
-    lines = ["| format | MB | ms per face | score, percent |", "| --- | --- | --- | --- |"]
-    for name, size, milliseconds, score in rows:
-        lines.append(f"| {name} | {'-' if size is None else f'{size:.1f}'} | {milliseconds:.1f} | {score:.3f} |")
+@torch.inference_mode()
+def largest_difference(other: nn.Module, model: nn.Module, pixel_values: torch.Tensor) -> float:
+    """Of the logits or landmarks, relative to the largest."""
+    (name,) = exportable(model)[0].output_names
+    expected, found = (m(pixel_values=pixel_values)[name] for m in (model, other))
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def markdown(rows: list[Row]) -> str:
+    lines = ["| format | MB | ms per face | times | score, percent | difference |", "| --- " * 6 + "|"]
+    for row in rows:
+        size = "-" if row.megabytes is None else f"{row.megabytes:.1f}"
+        times = f"{row.milliseconds:,.1f} | {row.speedup:.2f}"
+        lines.append(f"| {row.name} | {size} | {times} | {row.score:.3f} | {row.difference:.1e} |")
     return "\n".join(lines)
 
 

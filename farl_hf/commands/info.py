@@ -26,12 +26,18 @@ _RECIPE = ("align", "size", "warp_factor", "target_face_scale", "convention")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="FOLDER", help="folder of a saved model")
+    parser.add_argument("folder", metavar="FOLDER", help="folder of a saved model, or farl-tiny-...")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    facts = describe_folder(Path(arguments.folder))
+    folder = Path(arguments.folder)
+    if not folder.exists():
+        # Imports torch, which a folder does not need.
+        from ..weights import model_folder
+
+        folder = Path(model_folder(arguments.folder))
+    facts = describe_folder(folder)
     if arguments.json:
         print(json.dumps(facts, indent=2))
         return 0

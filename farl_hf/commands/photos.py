@@ -369,10 +369,11 @@ def task_finder(arguments: argparse.Namespace, tasks: tuple[str, ...]) -> tuple[
     def find() -> Any:
         from ..inference.analysis import analysis_pipeline
         from ..inference.detection import YuNetDetector
+        from ..weights import model_folder
 
         pipe = analysis_pipeline(
             tasks,
-            models,
+            {task: model_folder(model) for task, model in models.items()},
             detector=YuNetDetector(arguments.detector, arguments.threshold),
             batch_size=arguments.batch_size,
             device=arguments.device,

@@ -51,9 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from ..hub.publishing import publish
+    from ..weights import model_folder
 
     publication = publish(
-        arguments.folder,
+        model_folder(arguments.folder),
         arguments.repo_id,
         output=arguments.output,
         dry_run=not arguments.push,

@@ -35,9 +35,10 @@ def run(arguments: argparse.Namespace) -> int:
     def find() -> Any:
         from ..inference.detection import YuNetDetector
         from ..inference.encoding import FaceEncoder
+        from ..weights import model_folder
 
         detector = YuNetDetector(arguments.detector, arguments.threshold)
-        encoder = FaceEncoder(arguments.model, arguments.device)
+        encoder = FaceEncoder(arguments.model and model_folder(arguments.model), arguments.device)
 
         def describe(photo: Any) -> Any:
             faces = detector.detect(photo).largest(arguments.max_faces)

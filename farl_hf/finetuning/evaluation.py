@@ -18,9 +18,10 @@ from tqdm.auto import tqdm
 from ..inference.detection import FaceDetector
 from ..inference.optimization import quantize_for_inference
 from ..models.image_processing_farl import FaRLFaceImageProcessor
+from ..weights import model_folder
 from .benchmarks import BENCHMARKS, Benchmark, own_benchmark
 from .faces import EvaluationFaces, FaceRows
-from .lora import load_task_model, model_folder
+from .lora import load_task_model
 from .tasks import task_of_model
 
 # Name of the scores over all rows.

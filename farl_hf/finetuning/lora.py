@@ -13,7 +13,7 @@ from ..models.modeling_farl import (
     FaRLForImageClassification,
     FaRLPreTrainedModel,
 )
-from ..weights import pretrained
+from ..weights import model_folder
 
 logger = logging.getLogger(__name__)
 
@@ -68,16 +68,6 @@ def _public_name(name: str) -> str:
     folder = Path(name)
     own = model_folder(folder.name)
     return folder.name if folder.is_dir() and Path(own).is_dir() and Path(own).samefile(folder) else name
-
-
-def model_folder(name: str | Path) -> str:
-    """Where `from_pretrained` finds a model: the package's own weights by their name, anything else as it is."""
-    if Path(name).is_dir():
-        return str(name)
-    try:
-        return pretrained(str(name))
-    except (ValueError, FileNotFoundError):
-        return str(name)
 
 
 def is_adapter(folder: str | Path) -> bool:

@@ -10,11 +10,12 @@ from transformers import TrainingArguments
 
 from ..models.configuration_farl import FaRLConfig
 from ..models.image_processing_farl import FaRLFaceImageProcessor
+from ..weights import model_folder
 from .augmentation import NO_AUGMENTATION
 from .benchmarks import Benchmark
 from .configuration import FinetuneConfig
 from .faces import FaceRows, TrainingFaces, few_shot_indices
-from .lora import add_adapter, is_adapter, load_task_model, model_folder
+from .lora import add_adapter, is_adapter, load_task_model
 from .recipes import heatmap_size
 from .resuming import global_batch_size
 

@@ -106,8 +106,9 @@ class FaRLTrainer(Trainer):
         if self.ema is None:
             super().save_model(output_dir, _internal_call)
             return
-        if _internal_call and self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir)
+        # Without a folder it is a push, which publishes the averaged model alone.
+        if _internal_call and output_dir is not None and self.args.should_save:
+            folder = Path(output_dir)
             folder.mkdir(parents=True, exist_ok=True)
             raw = {name: tensor.contiguous() for name, tensor in moving_tensors(self.model).items()}
             save_file(raw, folder / RAW_WEIGHTS)

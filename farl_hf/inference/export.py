@@ -252,6 +252,34 @@ def export_openvino(model: FaRLPreTrainedModel, path: str | Path) -> Path:
     return path
 
 
+def export_executorch(model: FaRLPreTrainedModel, path: str | Path) -> Path:
+    """
+    A task model for ExecuTorch (phones, edge devices), through Transformers' exporter: fp32, XNNPACK's kernels, one
+    image at a time. Needs the package `executorch`, which asks for a torch of its own.
+
+    Args:
+        model: Face parsing, alignment or classification. All its outputs are in the file, in their order.
+        path: `.pte` file to write.
+
+    Raises:
+        ImportError: If executorch is not installed.
+    """
+    try:
+        from executorch.runtime import Runtime  # noqa: F401 (Transformers' exporter asks for it later)
+        from transformers.exporters import ExecutorchConfig, ExecutorchExporter
+    except ImportError:
+        raise ImportError("Writing ExecuTorch files needs it: pip install executorch==1.4.1 torch==2.13.0.") from None
+    size = model.config.image_size
+    inputs = {"pixel_values": torch.zeros(1, 3, size, size)}
+    with _evaluation_mode(model):
+        exported = ExecutorchExporter().export(model, inputs, config=ExecutorchConfig())
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        exported.program.write_to_file(file)
+    return path
+
+
 @torch.no_grad()
 def onnx_difference(
     model: FaRLPreTrainedModel,

@@ -69,6 +69,16 @@ def pretrained(name: str = "farl-tiny") -> str:
     return str(folder)
 
 
+def model_folder(name: str | Path) -> str:
+    """Where `from_pretrained` finds a model: the package's own weights by their name, anything else as it is."""
+    if Path(name).is_dir():
+        return str(name)
+    try:
+        return pretrained(str(name))
+    except (ValueError, FileNotFoundError):
+        return str(name)
+
+
 def _read_index(source: Path) -> dict[str, list[str]]:
     path = source / _INDEX
     if not path.is_file():

@@ -391,6 +391,16 @@ try:
 except ValueError as error:
     print("refused:", error)
 """
+    run = Path(shutil.copytree(parsing, tmp_path / "run"))
+    code += f"""
+import numpy as np
+from transformers import TrainingArguments
+from farl_hf.finetuning.trainer import FaRLTrainer
+settings = TrainingArguments(
+    output_dir={str(run)!r}, use_cpu=True, report_to="none", hub_model_id="me/from-trainer", push_to_hub=True
+)
+FaRLTrainer(model, settings, backbone_lr=1e-4, ema_decay=0.9, train_dataset=[np.zeros(1)]).push_to_hub()
+"""
     printed = output_of(run_python(code, hub, tmp_path))
     assert "/discussions/1" in printed and "refused: This is a copy for inference" in printed
     assert set(hub.repositories["me/farl-lapa"]) == {"main", "next", "refs/pr/1"} and "me/never" not in hub.repositories
@@ -400,6 +410,11 @@ except ValueError as error:
     (ours / "results.json").unlink()
     (ours / "finetune_config.json").unlink()
     assert pushed.text == ModelCard.load(write_card(ours, "me/from-model")).text
+    # The Trainer's: the run's scores too, and the averaged weights alone.
+    theirs = hub.repositories["me/from-trainer"]["main"]
+    same = Path(shutil.copytree(parsing, tmp_path / "same"))
+    assert theirs["README.md"].decode() == write_card(same, "me/from-trainer").read_text()
+    assert [name for name in theirs if name.endswith(".safetensors")] == ["model.safetensors"]
 
 
 def test_card_of_the_trainer(parsing, tmp_path):

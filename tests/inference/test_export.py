@@ -1,5 +1,7 @@
 """Exported models give the model's numbers at other batch sizes than they were exported with."""
 
+import sys
+
 import pytest
 import torch
 from PIL import Image
@@ -16,6 +18,7 @@ from farl_hf import (
 )
 from farl_hf.inference.export import (
     LANDMARK_TOLERANCE,
+    export_executorch,
     export_int8_onnx,
     export_onnx,
     export_openvino,
@@ -119,6 +122,38 @@ def test_openvino(tmp_path):
         expected = model(pixel_values=pixel_values).logits
     found = torch.from_numpy(network({"pixel_values": pixel_values.numpy()})["logits"])
     assert float((found - expected).abs().max() / expected.abs().max()) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model_class", "output"),
+    ((FaRLForFaceParsing, "logits"), (FaRLForFaceAlignment, "landmarks"), (FaRLForImageClassification, "logits")),
+)
+def test_executorch(model_class, output, tmp_path):
+    """In an environment of its own: pip install executorch==1.4.1 torch==2.13.0 '.[export]' pytest."""
+    runtime = pytest.importorskip("executorch.runtime").Runtime.get()
+    model = random_model(model_class)
+    program = runtime.load_program(export_executorch(model, tmp_path / "model.pte"))
+    pixel_values = torch.randn(1, 3, 48, 48)
+    with torch.no_grad():
+        expected = model(pixel_values=pixel_values)
+    found = dict(zip(expected, program.load_method("forward").execute([pixel_values]), strict=True))[output]
+    assert float((found - expected[output]).abs().max() / expected[output].abs().max()) < 1e-4
+
+
+def test_missing_packages_are_named(monkeypatch, tmp_path):
+    for name in ("onnxscript", "onnxruntime.quantization", "openvino", "executorch.runtime"):
+        monkeypatch.setitem(sys.modules, name, None)
+    model, pixel_values = random_model(FaRLForFaceParsing), torch.zeros(1, 3, 48, 48)
+    with pytest.raises(ImportError, match=r"farl_hf\[export\]"):
+        export_onnx(model, tmp_path / "model.onnx")
+    with pytest.raises(ImportError, match=r"farl_hf\[export\]"):
+        export_int8_onnx(model, tmp_path / "model.onnx", pixel_values)
+    with pytest.raises(ImportError, match=r"farl_hf\[openvino\]"):
+        export_openvino(model, tmp_path / "model.xml")
+    with pytest.raises(ImportError, match="executorch=="):
+        export_executorch(model, tmp_path / "model.pte")
+    assert not list(tmp_path.iterdir())
 
 
 def test_export_leaves_the_mode(tmp_path):
