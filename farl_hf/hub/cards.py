@@ -1,7 +1,6 @@
 """Model cards: Markdown with the Hub's YAML header, written from a saved model's config and measured results."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_res
 from huggingface_hub.constants import EVAL_RESULTS_FOLDER
 
 from ..models.configuration_farl import FaRLConfig
+from .remote_code import PIPELINES
 
 _PIPELINE_TAGS = {
     "FaRLModel": "zero-shot-image-classification",
@@ -42,35 +42,34 @@ processor = AutoProcessor.from_pretrained("{folder}")
 texts = ["a photo of a smiling face", "a photo of a frowning face"]
 inputs = processor(images=Image.open("face.jpg"), text=texts, padding=True, return_tensors="pt")
 print(model(**inputs).logits_per_image.softmax(dim=1))""",
-    "FaRLForFaceParsing": """import farl_hf
-from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
-
-model = AutoModelForSemanticSegmentation.from_pretrained("{folder}")
-processor = AutoImageProcessor.from_pretrained("{folder}")
-image = Image.open("photo.jpg")
-inputs = processor(image, face_points=[five_points], return_tensors="pt")
-outputs = model(inputs["pixel_values"])
-labels = processor.post_process_semantic_segmentation(outputs, inputs["face_transforms"])""",
-    "FaRLForFaceAlignment": """import farl_hf
-from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForKeypointDetection
-
-model = AutoModelForKeypointDetection.from_pretrained("{folder}")
-processor = AutoImageProcessor.from_pretrained("{folder}")
-inputs = processor(Image.open("photo.jpg"), face_points=[five_points], return_tensors="pt")
-outputs = model(inputs["pixel_values"])
-landmarks = processor.post_process_landmarks(outputs, inputs["face_transforms"])""",
-    "FaRLForImageClassification": """import farl_hf
-from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForImageClassification
-
-model = AutoModelForImageClassification.from_pretrained("{folder}")
-processor = AutoImageProcessor.from_pretrained("{folder}")
-inputs = processor(Image.open("photo.jpg"), face_points=[five_points], return_tensors="pt")
-probabilities = model(inputs["pixel_values"]).logits.sigmoid()""",
+    "FaRLForFaceParsing": """{opening}
+faces = find("photo.jpg")
+print(faces.label_map.shape, faces.label_names)
+faces.draw("photo.jpg").save("drawn.jpg")""",
+    "FaRLForFaceAlignment": """{opening}
+faces = find("photo.jpg")
+print(faces.landmarks.shape, faces.head_pose)
+faces.draw("photo.jpg").save("drawn.jpg")""",
+    "FaRLForImageClassification": """{opening}
+faces = find("photo.jpg")
+print(dict(zip(faces.attribute_names, faces.attributes[0])) if len(faces) else "nobody")""",
 }
 _USE["FaRLForPreTraining"] = _USE["FaRLModel"]
+
+# How the code of task models begins: a whole model, and an adapter.
+_OPENING = """import farl_hf
+from transformers import pipeline
+
+# It finds the faces, too (pip install 'farl_hf[detection]'); boxes=[[left, top, right, bottom]] gives them.
+find = pipeline("{task}", "{folder}")"""
+_ADAPTER_OPENING = """import farl_hf
+from farl_hf.finetuning import load_task_model
+from transformers import pipeline
+
+model = load_task_model("{folder}").merge_and_unload()
+processor = farl_hf.FaRLFaceImageProcessor.from_pretrained("{folder}")
+# It finds the faces, too (pip install 'farl_hf[detection]'); boxes=[[left, top, right, bottom]] gives them.
+find = pipeline("{task}", model, image_processor=processor)"""
 
 _CARD = """---
 {header}
@@ -88,7 +87,9 @@ _CARD = """---
 {use}
 ```
 
-`import farl_hf` makes the model known to Transformers. Left and right in class names are the subject's own.
+`import farl_hf` makes the model known to Transformers. Where the package is not installed and the repository carries
+its code (`modeling_farl.py`), leave that line out and give `trust_remote_code=True`. Left and right in class names are
+the subject's own.
 
 {details}
 
@@ -241,10 +242,8 @@ def model_card(
     elif base_model is not None:
         start = "random weights" if base_model == "none" else f"`{base_model}`"
         origin = f"Trained with `farl_hf`, starting from {start}."
-    use = _USE[architecture]
-    if is_adapter:
-        use = use.replace("import farl_hf", "from farl_hf.finetuning import load_task_model")
-        use = re.sub(r"AutoModel\w+\.from_pretrained", "load_task_model", re.sub(r", AutoModel\w+", "", use))
+    task, _ = PIPELINES.get(architecture, ("", ""))
+    opening = (_ADAPTER_OPENING if is_adapter else _OPENING).format(task=task, folder=title)
     biases, data = _LEARNT_FROM[learnt_from or ("laion" if source else "unknown")]
     groups = "No score by group of people was measured."
     if any(score.subset != "all" for score in measured):
@@ -254,7 +253,7 @@ def model_card(
         title=title,
         what=_WHAT[architecture],
         origin=origin,
-        use=use.format(folder=title),
+        use=_USE[architecture].format(folder=title, opening=opening),
         details="\n\n".join(part for part in (_describe(config, architecture), results, _table(measured)) if part),
         biases=biases,
         groups=groups,

@@ -1,15 +1,19 @@
 """Model cards. Code export is tested in models/test_auto_classes.py."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
+import skimage.data
 import yaml
 from huggingface_hub import ModelCard
+from PIL import Image
 
 import farl_hf
 from farl_hf.conversion.downloads import RELEASE_FILES
 from farl_hf.conversion.release_cards import release_card
-from farl_hf.hub.cards import Measurement, measurements, model_card, write_eval_results
+from farl_hf.hub.cards import Measurement, measurements, model_card, write_eval_results, write_model_card
+from farl_hf.models.tokenization import build_processor
 
 CARDS = Path(__file__).parents[2] / "model_cards"
 
@@ -63,6 +67,35 @@ def test_scores_are_in_the_header_and_in_a_table():
     assert found.data.datasets == ["some/faces"] and found.data["base_model_relation"] == "finetune"
     without = card("FaRLForFaceParsing")
     assert without.data.eval_results is None and "No score by group" in without.text
+
+
+@pytest.mark.parametrize(
+    ("model_class", "options"),
+    [
+        (farl_hf.FaRLModel, {}),
+        (farl_hf.FaRLForFaceParsing, {"num_labels": 3}),
+        (farl_hf.FaRLForFaceAlignment, {"num_landmarks": 68}),
+        (farl_hf.FaRLForImageClassification, {"num_labels": 4}),
+    ],
+)
+def test_code_of_a_card_runs(model_class, options, tmp_path, capsys):
+    small = {"image_size": 64, "head_channels": 32, "neck_channels": 32}
+    config = farl_hf.FaRLConfig.from_preset("tiny", **(small | options if options else {}))
+    model_class(config).save_pretrained(tmp_path / "model")
+    if options:
+        farl_hf.FaRLFaceImageProcessor(align="lapa", size=64, warp_factor=0.0).save_pretrained(tmp_path / "model")
+    else:
+        build_processor(96).save_pretrained(tmp_path / "model")
+    for name in ("photo.jpg", "face.jpg"):
+        Image.fromarray(skimage.data.astronaut()).save(tmp_path / name)
+    text = ModelCard.load(write_model_card(tmp_path / "model", title="model")).text
+    code = text.split("```python\n")[1].split("```")[0]
+    with contextlib.chdir(tmp_path):
+        exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out
+    assert (tmp_path / "drawn.jpg").is_file() == (
+        model_class in (farl_hf.FaRLForFaceParsing, farl_hf.FaRLForFaceAlignment)
+    )
 
 
 def test_what_a_model_learnt_from():

@@ -133,7 +133,7 @@ def test_card_of_a_repository(repository):
         ("lapa", None, "fg_mean"): 91.23,
         ("lapa", "test_dark", "fg_mean"): 85.0,
     }
-    assert "![strip](examples/strip.jpg)" in card.text and 'from_pretrained("me/farl-lapa")' in card.text
+    assert "![strip](examples/strip.jpg)" in card.text and 'pipeline("face-parsing", "me/farl-lapa")' in card.text
     assert "| lapa test | test_dark | fg_mean | 85.000 | best on validation |" in card.text
     entries = yaml.safe_load((repository / ".eval_results/lapa.yaml").read_text())
     assert [(entry["dataset"]["id"], entry["value"]) for entry in entries] == [("some/lapa", 91.23)]
