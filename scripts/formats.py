@@ -11,7 +11,7 @@ and 8-bit ONNX.
 8-bit ranges are measured on training faces. Times are of one face at a time on one thread, the median of rounds in
 which every format has its turn, in CPU seconds; "times" is how many times as fast as the first row. Scores are of the
 test split, faces found by the set's own annotation; the difference is the largest of the logits (of landmarks: of the
-coordinates) over the largest, on four test faces.
+coordinates) over the largest, on two test faces.
 """
 
 import argparse
@@ -37,6 +37,15 @@ from farl_hf.finetuning.faces import EvaluationFaces
 from farl_hf.inference.export import export_int8_onnx, export_onnx, exportable
 from farl_hf.models.geometry_farl import landmarks_from_heatmaps
 from farl_hf.models.modeling_farl import FaRLFaceAlignmentOutput
+
+FORMATS = (
+    "the original's layers",
+    "PyTorch",
+    "PyTorch, optimised",
+    "ONNX",
+    "ONNX, optimised",
+    "ONNX, int8",
+)
 
 
 class Answering(nn.Module):
@@ -77,6 +86,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--data_dir", required=True, help="folder of the data set in its official layout")
     parser.add_argument("--limit", type=int, help="only so many faces of the test split")
     parser.add_argument("--calibration", type=int, default=32, help="training faces for 8-bit ranges")
+    parser.add_argument(
+        "--formats", nargs="+", choices=FORMATS, metavar="FORMAT", help=f"only these of: {'; '.join(FORMATS)}"
+    )
     parser.add_argument("--rounds", type=int, default=9, help="turns of each format (default: %(default)s)")
     parser.add_argument("--files", type=Path, help="keep exported files here; those that are here are not made again")
     parser.add_argument("--markdown", type=Path, help="file for the table")
@@ -104,7 +116,7 @@ class Row:
         milliseconds: For one face.
         speedup: How many times as fast as the first format.
         score: The task's headline, in percent.
-        difference: See [`largest_difference`].
+        difference: Largest of the logits or landmarks from the model's, relative to the largest.
     """
 
     name: str
@@ -126,7 +138,7 @@ def measure(options: argparse.Namespace) -> list[Row]:
     train = EvaluationFaces(open_evaluation(options.model, split="train", **source).faces)
     crops = torch.stack([train[i]["pixel_values"] for i in range(min(options.calibration, len(train)))])
     faces = EvaluationFaces(evaluation.faces)
-    test_crops = torch.stack([faces[i]["pixel_values"] for i in range(min(4, len(faces)))])
+    test_crops = torch.stack([faces[i]["pixel_values"] for i in range(min(2, len(faces)))])
     fast = optimize_for_inference(model)
     exports: dict[str, tuple[str, Callable[[Path], Path]]] = {
         "ONNX": ("plain.onnx", lambda path: export_onnx(model, path)),
@@ -136,21 +148,29 @@ def measure(options: argparse.Namespace) -> list[Row]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.files or Path(scratch)
         paths = {name: (folder / file, export) for name, (file, export) in exports.items()}
-        files = {name: path if path.is_file() else export(path) for name, (path, export) in paths.items()}
+        files = {
+            name: path if path.is_file() else export(path)
+            for name, (path, export) in paths.items()
+            if not options.formats or name in options.formats
+        }
         sizes = {name: path.stat().st_size / 1e6 for name, path in files.items()}
         sizes["PyTorch"] = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()) / 1e6
         models: dict[str, nn.Module] = {}
         if isinstance(model, (FaRLForFaceParsing, FaRLForFaceAlignment)):
-            models["PyTorch, the original's layers"] = Answering(plain_function(model), model)
+            models[FORMATS[0]] = Answering(plain_function(model), model)
         models |= {"PyTorch": model, "PyTorch, optimised": fast}
         models |= {name: Answering(onnx_function(path), model) for name, path in files.items()}
+    if options.formats:
+        models = {name: models[name] for name in FORMATS if name in options.formats and name in models}
     times = measure_times(models, crops[:1], options.rounds)
+    answers = {name: answer(other, model, test_crops) for name, other in models.items()}
+    expected = answers["PyTorch"] if "PyTorch" in answers else answer(model, model, test_crops)
     slowest = next(iter(times.values()))
     rows = []
     for name, other in models.items():
         result = type(evaluation)(other, evaluation.faces, options.dataset, "test").run(batch_size=1)
         score = 100 * result["metrics"]["all"][task.headline]
-        difference = largest_difference(other, model, test_crops)
+        difference = float((answers[name] - expected).abs().max() / expected.abs().max())
         rows.append(Row(name, sizes.get(name), 1000 * times[name], slowest / times[name], score, difference))
     return rows
 
@@ -168,11 +188,10 @@ def measure_times(models: dict[str, nn.Module], pixel_values: torch.Tensor, roun
 
 
 @torch.inference_mode()
-def largest_difference(other: nn.Module, model: nn.Module, pixel_values: torch.Tensor) -> float:
-    """Of the logits or landmarks, relative to the largest."""
+def answer(other: nn.Module, model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+    """The logits or landmarks of the model in another format, one face at a time."""
     (name,) = exportable(model)[0].output_names
-    expected, found = (m(pixel_values=pixel_values)[name] for m in (model, other))
-    return float((found - expected).abs().max() / expected.abs().max())
+    return torch.cat([other(pixel_values=face)[name] for face in pixel_values.split(1)])
 
 
 def markdown(rows: list[Row]) -> str:
