@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 # Where the five points of an upright face lie in its box, as shares of its width and height: YuNet's on its own boxes.
 POINTS_IN_BOX = ((0.28, 0.33), (0.72, 0.33), (0.50, 0.53), (0.32, 0.72), (0.68, 0.72))
 BOX_HEIGHT = 1.17  # of such a box, in widths
-# Landmark networks see five points made from a box first; then those that they have found themselves.
-_ROUNDS_FROM_BOX = 2
+# Degrees by which a face in a box may be tilted, all of which are tried.
+_TURNS_IN_BOX = range(0, 360, 45)
 # Photos that may wait for a batch to fill, per face of a batch.
 _WAITING_PER_FACE = 4
 _DETECTION = ("threshold", "max_faces")
@@ -404,12 +404,16 @@ class FaceAlignmentPipeline(FacePipeline):
     auto_class = AutoModelForKeypointDetection
 
     def predict(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"landmarks": self.model(pixel_values=pixel_values).landmarks}
+        outputs = self.model(pixel_values=pixel_values)
+        # How high the heat maps rise: little where there is no face, or one in another tilt.
+        certainty = outputs.heatmaps.float().flatten(2).amax(dim=-1).sigmoid().mean(dim=-1)
+        return {"landmarks": outputs.landmarks, "certainty": certainty}
 
     def mirrored(self, outputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         landmarks = outputs["landmarks"]
         x, y = landmarks.unbind(dim=-1)
-        return {"landmarks": torch.stack([1 - x, y], dim=-1)[:, flip_permutation(landmarks.shape[1])]}
+        turned = torch.stack([1 - x, y], dim=-1)[:, flip_permutation(landmarks.shape[1])]
+        return {**outputs, "landmarks": turned}
 
     def fields(
         self, answers: list[dict[str, torch.Tensor]], transforms: list[FaceTransform], faces: Faces, return_logits: bool
@@ -443,21 +447,64 @@ class FaceAlignmentPipeline(FacePipeline):
 
     def points_in_boxes(self, image: Image.Image, boxes: np.ndarray) -> np.ndarray:
         """
-        Five points (faces, 5, 2) of upright faces, one or more, of which only boxes (faces, 4) are known: the landmarks
-        of a crop that is made from the box, and of another one that is made from what these say.
+        Five points (faces, 5, 2) of faces in any tilt of which only boxes (faces, 4) are known: the landmarks of crops
+        that are made from the box for eight tilts, of these the most certain ones, and those of another crop that is
+        made from what they say. Nine looks of the network per face.
         """
-        shares = np.array(POINTS_IN_BOX)
-        points = boxes[:, None, :2] + shares * (boxes[:, None, 2:] - boxes[:, None, :2])
         pixels = to_rgb_tensor(image)
-        for _ in range(_ROUNDS_FROM_BOX):
-            faces = Faces((image.height, image.width), boxes, points)
-            pixel_values, transforms = self.cut(pixels, faces)
-            outputs = self.forward({"pixel_values": pixel_values})
-            answers = [{"landmarks": landmarks} for landmarks in outputs["landmarks"]]
-            found = five_points(self._in_photo(answers, transforms))
-            # Landmarks on one spot say nothing; the box does.
-            points = np.where(_spread(found)[:, None, None] > 0.1 * _spread(points)[:, None, None], found, points)
-        return points.astype(np.float32)
+        return np.stack([self._points_in_box(pixels, box) for box in boxes]).astype(np.float32)
+
+    def _points_in_box(self, pixels: torch.Tensor, box: np.ndarray) -> np.ndarray:
+        starts = np.stack([_points_of_box(box, degrees) for degrees in _TURNS_IN_BOX])
+        found, certainty = self._look(pixels, box, starts)
+        # Landmarks on one spot say nothing.
+        certainty = np.where(_spread(found) > 0.1 * _spread(starts), certainty, 0.0)
+        if not certainty.any():
+            return starts[0]
+        first = found[[certainty.argmax()]]
+        second, _ = self._look(pixels, box, first)
+        return second[0] if _spread(second)[0] > 0.1 * _spread(first)[0] else first[0]
+
+    def _look(self, pixels: torch.Tensor, box: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Five points (n, 5, 2) that the network finds in crops made from such, and how certain it is of them, (n,)."""
+        crops, transforms = self.cut(
+            pixels, Faces(tuple(pixels.shape[-2:]), np.repeat(box[None], len(points), 0), points)
+        )
+        outputs = self.forward({"pixel_values": crops})
+        landmarks = self._in_photo([{"landmarks": landmarks} for landmarks in outputs["landmarks"]], transforms)
+        return five_points(landmarks), outputs["certainty"].cpu().numpy()
+
+
+class RefinedDetector:
+    """
+    Another detector's faces, with five points, and boxes around them, from an alignment model: for detectors that give
+    boxes only, or whose points are poor, as on tilted heads.
+
+    ```python
+    >>> pipeline("face-parsing", "farl-lapa", detector=RefinedDetector(MyDetector()))
+    ```
+
+    Args:
+        detector: Gives boxes, see [`FaceDetector`].
+        alignment: A pipeline, or the folder or Hub name of a model with 19, 68, 98 or 106 landmarks; the package's own
+            small one by default.
+
+    Raises:
+        ValueError: If the package was installed without its weights and no model is named.
+    """
+
+    def __init__(self, detector: FaceDetector, alignment: "str | FaceAlignmentPipeline | None" = None):
+        self.inner = detector
+        self.alignment = open_pipeline(FaceAlignmentPipeline, alignment or _tiny_alignment())
+
+    def detect(self, image: Image.Image) -> Faces:
+        """The other detector's faces, refined."""
+        faces = self.inner.detect(image)
+        faces = faces[_usable(faces)]
+        if len(faces) == 0:
+            return faces
+        points = self.alignment.points_in_boxes(image, faces.boxes)
+        return faces.replace(points=points, boxes=_boxes_around(points))
 
 
 class FaceAttributesPipeline(FacePipeline):
@@ -612,13 +659,34 @@ def _spread(points: np.ndarray) -> np.ndarray:
     return np.sqrt(np.square(points - points.mean(axis=1, keepdims=True)).sum(axis=2).mean(axis=1))
 
 
+def _points_of_box(box: np.ndarray, degrees: float) -> np.ndarray:
+    """(5, 2) where the five points are in the box (4,) of a face that is tilted clockwise."""
+    width = np.sqrt(np.prod(box[2:] - box[:2]) / BOX_HEIGHT)
+    upright = (np.array(POINTS_IN_BOX) - 0.5) * (width, width * BOX_HEIGHT)
+    return upright @ _turn(np.deg2rad(degrees)).T + (box[:2] + box[2:]) / 2
+
+
 def _boxes_around(points: np.ndarray) -> np.ndarray:
-    """(faces, 4) boxes of faces of which five points (faces, 5, 2) are known."""
-    shares = np.array(POINTS_IN_BOX) * (1, BOX_HEIGHT)
+    """(faces, 4) boxes of faces, in any tilt, of which five points (faces, 5, 2) are known."""
+    shares = (np.array(POINTS_IN_BOX) - 0.5) * (1, BOX_HEIGHT)
     width = _spread(points) / _spread(shares[None])
-    size = width[:, None] * (1, BOX_HEIGHT)
-    corner = points.mean(axis=1) - width[:, None] * shares.mean(axis=0)
-    return np.concatenate([corner, corner + size], axis=1)
+    boxes = []
+    for five, side in zip(points.astype(np.float64), width, strict=True):
+        # The tilt that fits best: of the sums of cross and dot products with the points of an upright face.
+        from_mean, upright = five - five.mean(axis=0), shares - shares.mean(axis=0)
+        cross = (upright[:, 0] * from_mean[:, 1] - upright[:, 1] * from_mean[:, 0]).sum()
+        turn = _turn(np.arctan2(cross, (upright * from_mean).sum()))
+        centre = five.mean(axis=0) - turn @ shares.mean(axis=0) * side
+        # A face is about the ellipse in its upright box: this is the box around the turned ellipse.
+        half = np.linalg.norm(turn * np.array([side, side * BOX_HEIGHT]) / 2, axis=1)
+        boxes.append(np.concatenate([centre - half, centre + half]))
+    return np.array(boxes).reshape(-1, 4)
+
+
+def _turn(radians: float) -> np.ndarray:
+    """(2, 2) rotation clockwise as seen."""
+    cos, sin = np.cos(radians), np.sin(radians)
+    return np.array([[cos, -sin], [sin, cos]])
 
 
 def _resized(faces: Faces, size: tuple[int, int], scale: np.ndarray) -> Faces:
@@ -675,5 +743,6 @@ __all__ = [
     "FaceAttributesPipeline",
     "FaceParsingPipeline",
     "FacePipeline",
+    "RefinedDetector",
     "open_pipeline",
 ]

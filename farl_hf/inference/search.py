@@ -99,9 +99,11 @@ class FaceIndex:
         except (SafetensorError, KeyError, ValueError) as error:
             raise ValueError(f"{path} is no index of faces ({error}): delete it and run `farl index`.") from error
         index, start = cls(model, arrays["probe"]), 0
-        for name, size, changed, count, error in entries:
-            rows = [arrays[key][start : start + count] for key in ("embeddings", "boxes", "thumbnails")]
-            index.photos[name] = IndexedPhoto((size, changed), *rows, error)
+        for name, size, changed, count, problem in entries:
+            embeddings, boxes, thumbnails = (
+                arrays[key][start : start + count] for key in ("embeddings", "boxes", "thumbnails")
+            )
+            index.photos[name] = IndexedPhoto((size, changed), embeddings, boxes, thumbnails, problem)
             start += count
         return index
 
