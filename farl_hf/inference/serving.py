@@ -238,6 +238,7 @@ def create_server(service: FaceService, host: str = "127.0.0.1") -> Any:
         import mcp  # noqa: F401 (Gradio asks for it at the start)
         from fastapi import Request
         from fastapi.responses import FileResponse, JSONResponse
+        from starlette.requests import ClientDisconnect
     except ImportError as error:
         raise ImportError(f"The page needs more packages ({error.name}): pip install 'farl_hf[web]'.") from None
 
@@ -268,6 +269,8 @@ def create_server(service: FaceService, host: str = "127.0.0.1") -> Any:
                 return JSONResponse(await asyncio.wrap_future(service.submit(photo, task, model, labels)))
         except Refusal as error:
             return JSONResponse({"error": str(error)}, error.status)
+        except ClientDisconnect:
+            return JSONResponse({"error": "The photo broke off."}, 400)  # nobody is left to read it
 
     def analyze_photo(photo: str, task: str = "everything", model: str = "", labels: list[str] | None = None) -> str:
         """

@@ -24,9 +24,10 @@ from farl_hf.inference.export import export_int8_onnx, export_onnx
 from farl_hf.inference.optimization import EnlargingConv, fold_batch_norm, optimize_for_inference
 from farl_hf.inference.pipelines import FaceParsingPipeline
 from farl_hf.models.configuration_farl import FaRLConfig
-from farl_hf.models.geometry_farl import landmarks_from_heatmaps
+from farl_hf.models.geometry_farl import landmarks_from_heatmaps, pixel_centre
 from farl_hf.models.image_processing_farl import FaRLFaceImageProcessor
 from farl_hf.models.modeling_farl import FaRLForFaceAlignment, FaRLForFaceParsing, FaRLModel
+from farl_hf.weights import pretrained
 
 from .measuring import Case
 from .reference import PlainDenseModel, PlainFusion, with_plain_head
@@ -307,26 +308,32 @@ def pipeline_cases(scale: Scale, faces: int = 10, photos: int = 16) -> Iterator[
     its faces, so the ratio is how many times the step is cheaper. And many photos of one face through `face-parsing`:
     "reference" is the detector on each and the network on the same crops, without all that is around them.
     """
-    case = f"{photos} photos through face-parsing against detector and network"
-    # At most 1.15 times as slow.
-    yield Case("pipeline", case, partial(_many_photos, scale, photos), tolerance=None, goal=1 / 1.15)
+    for name in ("random weights", "farl-tiny"):
+        case = f"{photos} photos through face-parsing, {name}, against detector and network"
+        # At most 1.15 times as slow.
+        yield Case("pipeline", case, partial(_many_photos, scale, photos, name), tolerance=None, goal=1 / 1.15)
     for name in ("cropping", "post-processing"):
         case = f"{name} of {faces} faces in {scale.photo[0]} x {scale.photo[1]} px against the network"
         # Under 15 % of the network's time.
         yield Case("pipeline", case, partial(_around_network, scale, faces, name), tolerance=None, goal=1 / 0.15)
 
 
-def _many_photos(scale: Scale, count: int, side: str) -> Function:
+def _many_photos(scale: Scale, count: int, weights: str, side: str) -> Function:
     import skimage.data
 
-    processor = FaRLFaceImageProcessor(align="lapa", size=scale.dense_size, warp_factor=0.8)
-    network, detector = optimize_for_inference(seeded_dense_model(FaRLForFaceParsing, scale)), YuNetDetector()
+    if weights == "farl-tiny":
+        folder = pretrained("farl-tiny-parsing")
+        processor, model = FaRLFaceImageProcessor.from_pretrained(folder), FaRLForFaceParsing.from_pretrained(folder)
+    else:
+        processor = FaRLFaceImageProcessor(align="lapa", size=scale.dense_size, warp_factor=0.8)
+        model = seeded_dense_model(FaRLForFaceParsing, scale)
+    network, detector = optimize_for_inference(model.eval()), YuNetDetector()
     photos = [np.roll(skimage.data.astronaut(), i, axis=1) for i in range(count)]
     if side == "ours":
         options = {"task": "face-parsing", "detector": detector, "device": "cpu"}
         pipe = FaceParsingPipeline(network, image_processor=processor, **options)
         return lambda: pipe(photos, batch_size=8)
-    points = [detector.detect(Image.fromarray(photo)).points for photo in photos]
+    points = [detector.detect(Image.fromarray(photo)).points + pixel_centre(processor.convention) for photo in photos]
     crops = processor(photos, face_points=points)["pixel_values"]
 
     def detect_and_predict() -> list[torch.Tensor]:
