@@ -3,6 +3,7 @@ import { drawFaces, showFaces, showLegend } from "./faces.js";
 
 // More threads need headers that a plain file server does not send.
 ort.env.wasm.numThreads = 1;
+ort.env.logLevel = "error";
 ort.env.wasm.wasmPaths = new URL("./", import.meta.url).href;
 
 const at = (id) => document.getElementById(id);
@@ -204,7 +205,10 @@ async function take(file) {
   }
 }
 
-at("file").addEventListener("change", () => take(at("file").files[0]));
+at("file").addEventListener("change", () => {
+  take(at("file").files[0]);
+  at("file").value = ""; // so that the same file can be chosen again
+});
 at("opacity").addEventListener("input", () => at("stage").style.setProperty("--opacity", at("opacity").value));
 for (const kind of ["dragover", "dragleave", "drop"])
   document.addEventListener(kind, (event) => {

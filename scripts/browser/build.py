@@ -22,6 +22,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 import farl_hf
 from farl_hf.inference.detection import YuNetDetector
 from farl_hf.inference.drawing import LANDMARK_LINES, palette
@@ -53,7 +55,7 @@ def main(arguments: list[str]) -> int:
             settings[task] = export(model_class.from_pretrained(folder), folder, options.output / f"{task}.onnx")
         detector = YuNetDetector()
         settings["detector"] = {"threshold": detector.threshold, "sides": [640, 320]}
-        shutil.copy(detector.path, options.output / "yunet.onnx")
+        with_float_weights(detector.path, options.output / "yunet.onnx")
         fetch_runtime(options.output)
     except (ValueError, OSError, ImportError, subprocess.CalledProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -85,6 +87,39 @@ def export(model: farl_hf.FaRLPreTrainedModel, folder: str, path: Path) -> dict:
         names = [model.config.id2label[i] for i in range(model.config.num_labels)]
         return {**settings, "names": names, "colours": palette(names).tolist()}
     return {**settings, "lines": [list(line) for line in LANDMARK_LINES.get(model.config.num_landmarks, [])]}
+
+
+def with_float_weights(source: Path, target: Path) -> None:
+    """
+    A network of which only weights are in 8 bits, with the same weights in fp32: onnxruntime refuses the blocks that
+    OpenCV's file has.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    network = onnx.load(source)
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in network.graph.initializer}
+    for node in [node for node in network.graph.node if node.op_type == "DequantizeLinear"]:
+        weights, scale, *zero = (constants[name] for name in node.input)
+        attributes = {attribute.name: attribute.i for attribute in node.attribute}
+        size_and_axis = attributes.get("block_size", 0), attributes.get("axis", 1)
+        scales, *zeros = (_for_every_weight(values, weights.shape, *size_and_axis) for values in (scale, *zero))
+        levels = weights.astype(np.float32) - (zeros[0].astype(np.float32) if zeros else 0)
+        network.graph.initializer.append(numpy_helper.from_array(levels * scales, node.output[0]))
+        network.graph.node.remove(node)
+    used = {name for node in network.graph.node for name in node.input}
+    for tensor in [tensor for tensor in network.graph.initializer if tensor.name not in used]:
+        network.graph.initializer.remove(tensor)
+    onnx.save(network, target)
+
+
+def _for_every_weight(values: np.ndarray, shape: tuple[int, ...], block_size: int, axis: int) -> np.ndarray:
+    """One value per tensor, per place on the axis, or per block of the axis, as it is broadcast to the weights."""
+    if values.size == 1:
+        return values.reshape(())
+    if values.ndim == 1:
+        return values.reshape([-1 if i == axis % len(shape) else 1 for i in range(len(shape))])
+    return np.repeat(values, block_size, axis).take(range(shape[axis]), axis)
 
 
 def fetch_runtime(output: Path) -> None:

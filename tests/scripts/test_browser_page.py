@@ -54,7 +54,7 @@ def test_networks_give_python_s_numbers(browser):
     for task, output in (("parsing", "logits"), ("alignment", "landmarks")):
         folder = farl_hf.pretrained(f"farl-tiny-{task}")
         processor = farl_hf.FaRLFaceImageProcessor.from_pretrained(folder)
-        pixels = processor(photo, face_points=[faces.points + 0.5])["pixel_values"]
+        pixels = processor([photo], face_points=[faces.points + 0.5])["pixel_values"]
         mean, std = (torch.tensor(values)[:, None, None] for values in (processor.image_mean, processor.image_std))
         crop = ((pixels[0] * std + mean) * 255).round().byte().movedim(0, -1).numpy()
         model_class = farl_hf.FaRLForFaceParsing if task == "parsing" else farl_hf.FaRLForFaceAlignment
@@ -85,7 +85,6 @@ def test_three_photos(browser, tmp_path):
         browser.evaluate("document.querySelector('#message').textContent = ''")
         browser.choose_file("#file", tmp_path / "photo.png")
         browser.wait_for(f"document.querySelector('#message').textContent.startsWith('{said}, in')")
-        (tmp_path / "photo.png").unlink()
     photo = browser.evaluate(
         "import('./browser.js').then(async (page) => {"
         " const picture = document.querySelector('#stage img'); await picture.decode();"

@@ -61,8 +61,8 @@ export function showFaces(list, answer, task) {
     title.textContent = `Face ${number + 1}` + (face.score == null ? "" : `, certain to ${percent(face.score)}`);
     card.append(title);
     if (face.head_pose) {
-      const [yaw, pitch, roll] = face.head_pose.map((angle) => (angle == null ? "?" : `${Math.round(angle)}°`));
-      say(`turned ${yaw} right, ${pitch} down, ${roll} clockwise`);
+      const words = [["right", "left"], ["down", "up"], ["clockwise", "anticlockwise"]];
+      say("turned " + face.head_pose.map((angle, i) => `${Math.abs(Math.round(angle))}° ${words[i][angle < 0 ? 1 : 0]}`).join(", "));
     }
     if (face.eye_openness) say(`eyes open ${face.eye_openness.map(number2).join(" and ")}, mouth ${number2(face.mouth_openness)}`);
     const attributes = Object.entries(face.attributes ?? {}).sort((a, b) => b[1] - a[1]);

@@ -79,7 +79,10 @@ function take(file) {
 
 at("tasks").addEventListener("change", () => (taskChanged(), task() === "zeroshot" || look()));
 at("model").addEventListener("change", look);
-at("file").addEventListener("change", () => take(at("file").files[0]));
+at("file").addEventListener("change", () => {
+  take(at("file").files[0]);
+  at("file").value = ""; // so that the same file can be chosen again
+});
 at("form").addEventListener("submit", (event) => (event.preventDefault(), look()));
 at("opacity").addEventListener("input", () => at("stage").style.setProperty("--opacity", at("opacity").value));
 for (const kind of ["dragover", "dragleave", "drop"])
