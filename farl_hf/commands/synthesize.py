@@ -59,6 +59,7 @@ _SETTINGS: dict[str, tuple[str | tuple[str, ...], str]] = {
     "earrings": ("P", "of earrings, for a woman"),
     "necklace": ("P", "of a necklace"),
     "occluder": ("P", "of a hand or a thing before the face"),
+    "depth_of_field": ("P", "of a wide lens, sharp at the face only"),
     "blur": ("P", "of blur"),
     "noise": ("P", "of sensor noise"),
     "grey": ("P", "of a picture without colours"),

@@ -186,10 +186,7 @@ def brow_curve(person: Person) -> np.ndarray:
 
 def brow_points(curve: np.ndarray) -> SurfacePoints:
     """(2 sides, upper and lower edge, 5) points of a brow curve (5, 3), each from the image's left to its right."""
-    faces = face_curves().front_faces
     model = head_model()
-    centre = model.neutral[faces].mean(axis=1)
-    faces = faces[(centre[:, 1] < 0.0) & (centre[:, 1] > -0.06)]
     middle, half = curve[:, :2], curve[:, 2:]
     direction = np.gradient(middle, axis=0)
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
@@ -200,10 +197,17 @@ def brow_points(curve: np.ndarray) -> SurfacePoints:
     middle[0] += 0.5 * half[0] * direction[0]
     middle[-1] -= 0.5 * half[-1] * direction[-1]
     edges = np.stack([middle + 0.72 * half * normal, middle - 0.72 * half * normal])
-    left = (edges * [-1, 1])[:, ::-1]
-    points = np.stack([left, edges])
-    ids, weights = place_on_surface(model, points.reshape(-1, 2), faces)
-    return SurfacePoints(ids.reshape(2, 2, 5, 3), weights.reshape(2, 2, 5, 3))
+    placed, weights = place_on_surface(model, edges.reshape(-1, 2), _brow_faces())
+    placed, weights = placed.reshape(2, 5, 3), weights.reshape(2, 5, 3)
+    return SurfacePoints(np.stack([model.mirror[placed[:, ::-1]], placed]), np.stack([weights[:, ::-1], weights]))
+
+
+@lru_cache(maxsize=1)
+def _brow_faces() -> np.ndarray:
+    """Triangles of the image's right half of the forehead, where brows can be."""
+    faces = face_curves().front_faces
+    x, y, _ = np.moveaxis(head_model().neutral[faces].mean(axis=1), -1, 0)
+    return faces[(x > -0.002) & (x < 0.085) & (y < 0.0) & (y > -0.06)]
 
 
 def skin_albedo(tone: float, undertone: float) -> np.ndarray:

@@ -21,6 +21,7 @@ EFFECTS = (
     "shape_variety",  # everybody has the average head
     "perspective",  # a far camera
     "backgrounds",  # plain grey
+    "depth_of_field",  # what is nearer or farther than the face is as sharp as the face
     "blur",  # focus and motion
     "noise",  # sensor noise
     "compression",  # JPEG
@@ -37,6 +38,7 @@ _PROBABILITIES = (
     "earrings",
     "necklace",
     "occluder",
+    "depth_of_field",
     "blur",
     "noise",
     "grey",
@@ -59,8 +61,8 @@ class SyntheticFaceConfig:
         ages: Youngest and oldest age in years, 2 to 90; every age in between is equally likely.
         skin_tones: Lightest and darkest skin, 0 (very light) to 1 (very dark); every tone in between is equally likely.
         male: Probability of a man.
-        glasses, sunglasses, hat, headscarf, occluder, blur, noise, grey, jpeg: Probability of each in a picture (of
-            the first four: for each person).
+        glasses, sunglasses, hat, headscarf, occluder, depth_of_field, blur, noise, grey, jpeg: Probability of each in a
+            picture (of the first four: for each person).
         beard: Probability of facial hair for a grown man, `makeup` and `earrings` for a woman, `necklace` for anybody.
         without: Effects of `EFFECTS` to switch off.
         style: `"train"` or `"held_out"`: other hair, lights, backgrounds and cameras, to measure transfer by.
@@ -91,6 +93,7 @@ class SyntheticFaceConfig:
     earrings: float = 0.4
     necklace: float = 0.2
     occluder: float = 0.15
+    depth_of_field: float = 0.25
     blur: float = 0.25
     noise: float = 0.7
     grey: float = 0.07

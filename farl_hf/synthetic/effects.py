@@ -1,13 +1,18 @@
-"""Backgrounds, and what lens and sensor do to a picture: focus, motion, exposure, noise, grey levels, JPEG."""
+"""
+Backgrounds, and what lens and sensor do to a picture: depth of field, focus, motion, exposure, noise, grey levels and
+JPEG.
+"""
 
 import io
 import warnings
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from .camera import View
 from .config import SyntheticFaceConfig
 
 
@@ -137,6 +142,45 @@ def gaussian(pixels: np.ndarray, radius: float) -> np.ndarray:
     """Blurs values in 0 to 1."""
     image = Image.fromarray((np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8))
     return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32) / 255
+
+
+@dataclass(frozen=True)
+class Focus:
+    """
+    A lens that is sharp at a distance (metres) from the camera.
+
+    Attributes:
+        aperture: Diameter of its pupil, metres.
+        focal: Focal length as a share of the picture's side.
+    """
+
+    distance: float
+    aperture: float
+    focal: float
+
+    def blur(self, depth: np.ndarray | float) -> np.ndarray:
+        """Deviation of the blur at depths (metres), as a share of the picture's side: a fourth of the disc."""
+        return np.abs(1 / self.distance - 1 / np.asarray(depth)) * self.aperture * self.focal / 4
+
+
+def sample_focus(rng: np.random.Generator, config: SyntheticFaceConfig, distance: float, view: View) -> Focus | None:
+    """A wide pupil, focused on eyes at a distance, or None for a narrow one."""
+    if rng.random() >= config.depth_of_field or not config.has("depth_of_field"):
+        return None
+    # So wide that what is far behind is blurred by 1 to 3 percent of the picture.
+    far = rng.uniform(0.01, 0.03)
+    return Focus(float(distance), float(4 * far * distance / view.focal), view.focal)
+
+
+def out_of_focus(pixels: np.ndarray, depth: np.ndarray, focus: Focus) -> np.ndarray:
+    """Blurs what lies before or behind the focus, of a picture whose background (infinite depth) is blurred already."""
+    size = len(pixels)
+    blur = np.where(np.isfinite(depth), focus.blur(depth) * size, 0).astype(np.float32)
+    for low, high in ((0.5, 1.0), (1.0, 2.0), (2.0, 4.0)):
+        share = np.clip((blur - low) / (high - low), 0, 1)[..., None]
+        if share.any():
+            pixels = pixels * (1 - share) + gaussian(pixels, high) * share
+    return pixels
 
 
 @lru_cache(maxsize=1)

@@ -171,6 +171,7 @@ def _smooth(low: float, high: float, x: np.ndarray) -> np.ndarray:
     return t * t * (3 - 2 * t)
 
 
+@lru_cache(maxsize=64)
 def grid_triangles(columns: int, rows: int) -> np.ndarray:
     """Triangles of a grid of points (columns, rows)."""
     i, j = np.meshgrid(np.arange(columns - 1), np.arange(rows - 1), indexing="ij")

@@ -10,7 +10,7 @@ from .appearance import brow_curve, brow_points, hairline, person_row
 from .camera import View, rotation
 from .config import SyntheticFaceConfig
 from .hair import hair_shells, skull
-from .landmarks import SurfacePoints, face_curves
+from .landmarks import JAW_MIDDLE, SurfacePoints, face_curves
 from .people import Person
 from .renderer import Scene, openness
 from .shapes import BODY, EYE, SKIN, age_to_phenotype, head_model, place_on_surface  # noqa: F401
@@ -27,7 +27,7 @@ class Head:
     """
     Attributes:
         index: Of the person in the scene.
-        vertices: (V, 3) in camera space; pupils: (2, 3), image-left first.
+        vertices: (V, 3) in camera space; pupils: (2, 3), image-left first; jaw_middle: (3,) that of the jaw's lines.
         rotation: (3, 3) of the head.
         outline: (n, 3) points of forehead, cheeks and chin, for the box.
         row, hairline: What the kernels read.
@@ -38,6 +38,7 @@ class Head:
     view: View
     vertices: np.ndarray
     pupils: np.ndarray
+    jaw_middle: np.ndarray
     rotation: np.ndarray
     brows: SurfacePoints
     outline: np.ndarray
@@ -220,6 +221,7 @@ def add_person(scene: Scene, index: int, person: Person, view: View, config: Syn
         view=view,
         vertices=vertices,
         pupils=place(pupils),
+        jaw_middle=place(JAW_MIDDLE[None])[0],
         rotation=head_turn,
         brows=brow_points(brow_curve(person)),
         outline=np.concatenate([jaw[:, :12].reshape(-1, 3), forehead]),

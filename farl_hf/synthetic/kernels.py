@@ -21,7 +21,10 @@ vec4 = wp.vec4
 
 @wp.struct
 class Scene:
-    mesh: wp.uint64
+    """Several pictures: what has one row for each of them is read at the picture's index `q`."""
+
+    meshes: wp.array(dtype=wp.uint64)
+    first_triangle: wp.array(dtype=wp.int32)
     triangles: wp.array(dtype=wp.int32, ndim=2)
     parts: wp.array(dtype=wp.int32)
     people: wp.array(dtype=wp.int32)
@@ -31,9 +34,10 @@ class Scene:
     table: wp.array(dtype=wp.float32, ndim=2)
     hairline: wp.array(dtype=wp.float32, ndim=2)
     maps: wp.array(dtype=wp.float32, ndim=3)
-    lights: wp.array(dtype=wp.float32, ndim=2)  # direction to it (3), colour (3), size, casts shadows
-    sky: wp.array(dtype=wp.vec3)  # above, horizon, below
-    lenses: wp.float32  # whether any lens is in the scene
+    lights: wp.array(dtype=wp.float32, ndim=3)  # direction to it (3), colour (3), size, casts shadows
+    lamp_count: wp.array(dtype=wp.int32)
+    sky: wp.array(dtype=wp.vec3, ndim=2)  # above, horizon, below
+    lenses: wp.array(dtype=wp.float32)  # whether any lens is in the picture
     strands: wp.float32
     detail: wp.float32
 
@@ -124,8 +128,8 @@ def fetch(maps: wp.array(dtype=wp.float32, ndim=3), channel: int, x: float, y: f
     j = int(v)
     du = u - float(i)
     dv = v - float(j)
-    top = wp.lerp(maps[channel, j, i], maps[channel, j, i + 1], du)
-    bottom = wp.lerp(maps[channel, j + 1, i], maps[channel, j + 1, i + 1], du)
+    top = wp.lerp(maps[j, i, channel], maps[j, i + 1, channel], du)
+    bottom = wp.lerp(maps[j + 1, i, channel], maps[j + 1, i + 1, channel], du)
     return wp.lerp(top, bottom, dv)
 
 
@@ -163,43 +167,51 @@ def brow_distance(table: wp.array(dtype=wp.float32, ndim=2), p: int, x: float, y
 
 
 @wp.func
-def sky_light(scene: Scene, n: wp.vec3):
+def sky_light(scene: Scene, q: int, n: wp.vec3):
     up = -n[1]
     if up > 0.0:
-        return wp.lerp(scene.sky[1], scene.sky[0], up)
-    return wp.lerp(scene.sky[1], scene.sky[2], -up)
+        return wp.lerp(scene.sky[q, 1], scene.sky[q, 0], up)
+    return wp.lerp(scene.sky[q, 1], scene.sky[q, 2], -up)
 
 
 @wp.func
-def lamps_seen(scene: Scene, at: wp.vec3, n: wp.vec3, wrap: float, jitter: float):
+def lamps_seen(scene: Scene, q: int, at: wp.vec3, n: wp.vec3, wrap: float, jitter: float):
     """How much of each of the (at most three) lamps a point sees: 1, 0, or a share through a lens."""
     seen = wp.vec3(1.0, 1.0, 1.0)
-    for i in range(scene.lights.shape[0]):
-        to = wp.vec3(scene.lights[i, 0], scene.lights[i, 1], scene.lights[i, 2])
-        if scene.lights[i, 7] > 0.5 and wp.dot(n, to) > -wrap:
+    for i in range(scene.lamp_count[q]):
+        to = wp.vec3(scene.lights[q, i, 0], scene.lights[q, i, 1], scene.lights[q, i, 2])
+        if scene.lights[q, i, 7] > 0.5 and wp.dot(n, to) > -wrap:
             a = jitter * 6.2831853
-            r = scene.lights[i, 6] * wp.sqrt(wp.abs(wp.sin(jitter * 12.9898)))
+            r = scene.lights[q, i, 6] * wp.sqrt(wp.abs(wp.sin(jitter * 12.9898)))
             side = wp.normalize(wp.cross(to, wp.vec3(0.31, 0.77, 0.55)))
             other = wp.cross(to, side)
             aim = wp.normalize(to + side * (r * wp.cos(a)) + other * (r * wp.sin(a)))
             begin = at + n * 0.0012 + aim * 0.0008
-            if scene.lenses < 0.5:
-                if wp.mesh_query_ray_anyhit(scene.mesh, begin, aim, 1.0):
+            if scene.lenses[q] < 0.5:
+                if wp.mesh_query_ray_anyhit(scene.meshes[q], begin, aim, 1.0):
                     seen[i] = 0.0
             else:
-                hit = wp.mesh_query_ray(scene.mesh, begin, aim, 1.0)
+                hit = wp.mesh_query_ray(scene.meshes[q], begin, aim, 1.0)
                 if hit.result:
-                    seen[i] = wp.where(scene.parts[hit.face] == LENS, 0.7, 0.0)
+                    seen[i] = wp.where(scene.parts[scene.first_triangle[q] + hit.face] == LENS, 0.7, 0.0)
     return seen
 
 
 @wp.func
 def lamp_light(
-    scene: Scene, i: int, n: wp.vec3, view: wp.vec3, albedo: wp.vec3, gloss: float, sharp: float, wrap: float
+    scene: Scene,
+    q: int,
+    i: int,
+    n: wp.vec3,
+    view: wp.vec3,
+    albedo: wp.vec3,
+    gloss: float,
+    sharp: float,
+    wrap: float,
 ):
     """What a surface sends to the viewer of one lamp that nothing hides."""
-    to = wp.vec3(scene.lights[i, 0], scene.lights[i, 1], scene.lights[i, 2])
-    power = wp.vec3(scene.lights[i, 3], scene.lights[i, 4], scene.lights[i, 5])
+    to = wp.vec3(scene.lights[q, i, 0], scene.lights[q, i, 1], scene.lights[q, i, 2])
+    power = wp.vec3(scene.lights[q, i, 3], scene.lights[q, i, 4], scene.lights[q, i, 5])
     facing = wp.dot(n, to)
     result = wp.vec3(0.0)
     if facing > -wrap:
@@ -275,6 +287,12 @@ def scalp_at(scene: Scene, p: int, c: wp.vec3, ear: float):
 
 
 @wp.func
+def neck_border(z: float):
+    """Height (y) below which skin is the neck's: under the chin, along the jaw, and up to the ear's lobe."""
+    return 0.1195 - 0.95 * wp.max(0.0, z - 0.003) - 1.2 * wp.max(0.0, z - 0.045)
+
+
+@wp.func
 def scarf_at(c: wp.vec3):
     """Positive where a headscarf covers the head: all but an oval of the face."""
     x = c[0] / 0.063
@@ -293,10 +311,10 @@ def cloth(table: wp.array(dtype=wp.float32, ndim=2), p: int, c: wp.vec3):
 
 
 @wp.func
-def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: int, known_lamps: wp.vec3):
+def trace(scene: Scene, q: int, ray: wp.vec3, jitter: float, labels: int, known_lamps: wp.vec3):
     """
-    What one ray sees. With `labels` it looks for the lamps, and goes on behind glasses until both label sets are known;
-    without, the lamps seen by the pixel's first ray will do.
+    What one ray from the camera of picture `q` sees. With `labels` it goes on behind glasses until both label sets are
+    known, and with 1 (not 2) it looks for the lamps; without, the lamps that are known will do.
     """
     seen = Seen()
     seen.colour = wp.vec3(0.0)
@@ -315,11 +333,11 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
     start = float(0.0)
     for step in range(12):
         if have_colour * have_lapa * have_celeb == 0 and start >= 0.0:
-            hit = wp.mesh_query_ray(scene.mesh, origin + ray * start, ray, 20.0)
+            hit = wp.mesh_query_ray(scene.meshes[q], ray * start, ray, 20.0)
             if not hit.result:
                 start = -1.0
             else:
-                f = hit.face
+                f = scene.first_triangle[q] + hit.face
                 t = start + hit.t
                 start = t + 0.0002
                 u = hit.u
@@ -328,7 +346,7 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                 ia = scene.triangles[f, 0]
                 ib = scene.triangles[f, 1]
                 ic = scene.triangles[f, 2]
-                at = origin + ray * t
+                at = ray * t
                 n = wp.normalize(scene.normals[ia] * u + scene.normals[ib] * v + scene.normals[ic] * w)
                 if wp.dot(n, ray) > 0.0 and wp.dot(hit.normal, ray) > 0.0:
                     n = -n
@@ -371,11 +389,11 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                     if have_colour == 0:
                         glint = float(0.0)
                         shine = wp.vec3(0.0)
-                        for i in range(scene.lights.shape[0]):
-                            shine += lamp_light(scene, i, n, ray, wp.vec3(0.0), 0.8, 90.0, 0.0)
+                        for i in range(scene.lamp_count[q]):
+                            shine += lamp_light(scene, q, i, n, ray, wp.vec3(0.0), 0.8, 90.0, 0.0)
                         mirror = ray - n * (2.0 * wp.dot(ray, n))
                         facing = wp.pow(1.0 - wp.abs(wp.dot(n, ray)), 3.0) * 0.5 + table[p, 46]
-                        back = wp.cw_mul(sky_light(scene, mirror), wp.vec3(facing)) + shine * 0.35
+                        back = wp.cw_mul(sky_light(scene, q, mirror), wp.vec3(facing)) + shine * 0.35
                         tint = row3(table, p, 42)
                         opaque = table[p, 45]
                         seen.colour += wp.cw_mul(through, back + tint * (opaque * glint))
@@ -406,7 +424,7 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                         above = scalp_at(scene, p, c, ear)
                         if ear > 0.85:
                             celeb = wp.where(c[0] < 0.0, 4, 5)
-                        elif c[1] > 0.1195 - 0.95 * wp.max(0.0, c[2] - 0.003) and c[1] > 0.04:
+                        elif c[1] > neck_border(c[2]) and c[1] > 0.04:
                             celeb = 1
                             lapa = 0
                         if c[2] < 0.04:
@@ -588,10 +606,12 @@ def trace(scene: Scene, origin: wp.vec3, ray: wp.vec3, jitter: float, labels: in
                 if solid == 1:
                     if have_colour == 0:
                         if labels == 1:
-                            lamps = lamps_seen(scene, at, n, wrap, jitter)
-                        seen.colour += wp.cw_mul(through, wp.cw_mul(albedo, sky_light(scene, n)) * open_sky)
-                        for i in range(scene.lights.shape[0]):
-                            light = wp.cw_mul(through, lamp_light(scene, i, n, ray, albedo, gloss, sharp, wrap))
+                            lamps = lamps_seen(scene, q, at, n, wrap, jitter)
+                        elif labels == 2:
+                            lamps = wp.vec3(-1.0)
+                        seen.colour += wp.cw_mul(through, wp.cw_mul(albedo, sky_light(scene, q, n)) * open_sky)
+                        for i in range(scene.lamp_count[q]):
+                            light = wp.cw_mul(through, lamp_light(scene, q, i, n, ray, albedo, gloss, sharp, wrap))
                             if labels == 0:
                                 seen.colour += light * lamps[i]
                             elif i == 0:
@@ -632,7 +652,7 @@ def ray_of(camera: wp.vec4, x: float, y: float):
 @wp.kernel
 def cast_rays(
     scene: Scene,
-    camera: wp.vec4,  # focal length, middle x and y (all pixels), seed of the jitter
+    cameras: wp.array(dtype=wp.vec4),  # focal length, middle x and y (all pixels), seed of the jitter
     size: int,
     first: int,
     colour: wp.array(dtype=wp.vec4),
@@ -646,19 +666,23 @@ def cast_rays(
     finer: wp.array(dtype=wp.vec4),
 ):
     """
-    With `first`, one ray through the middle of each pixel; else three more through pixels where neighbours differ. One
-    kernel for both, as its compilation takes most of a minute.
+    With `first`, one ray through the middle of each pixel of each picture, of which every fourth one looks for the
+    lamps; else two more through pixels where neighbours differ. One kernel for both, as its compilation takes most of
+    a minute.
     """
     i = wp.tid()
-    x = i % size
-    y = i // size
+    q = i // (size * size)
+    base = q * size * size
+    x = (i - base) % size
+    y = (i - base) // size
+    camera = cameras[q]
     differs = int(0)
     mine = colour[i]
     if first == 0:
         for k in range(4):
             dx = wp.where(k == 0, -1, wp.where(k == 1, 1, 0))
             dy = wp.where(k == 2, -1, wp.where(k == 3, 1, 0))
-            j = wp.clamp(y + dy, 0, size - 1) * size + wp.clamp(x + dx, 0, size - 1)
+            j = base + wp.clamp(y + dy, 0, size - 1) * size + wp.clamp(x + dx, 0, size - 1)
             if part[j] != part[i]:
                 differs += 1
             else:
@@ -666,20 +690,24 @@ def cast_rays(
                 contrast = wp.abs(other[0] - mine[0]) + wp.abs(other[1] - mine[1]) + wp.abs(other[2] - mine[2])
                 if contrast > 0.4 * (mine[0] + mine[1] + mine[2]) + 0.06:
                     differs += 1
-    rays = wp.where(first == 1, 1, wp.where(differs > 0, 3, 0))
+    rays = wp.where(first == 1, 1, wp.where(differs > 0, 2, 0))
     total = wp.vec4(0.0)
     if first == 0:
-        total = mine * 0.25
+        total = mine / 3.0
     for k in range(rays):
         # Around the middle, where the first ray went.
-        ox = wp.where(k == 0, -0.31, wp.where(k == 1, 0.36, -0.05))
-        oy = wp.where(k == 0, -0.23, wp.where(k == 1, -0.15, 0.38))
+        ox = wp.where(k == 0, -0.32, 0.32)
+        oy = wp.where(k == 0, -0.18, 0.18)
         if first == 1:
             ox = 0.0
             oy = 0.0
         ray = ray_of(camera, float(x) + ox, float(y) + oy)
-        seen = trace(scene, wp.vec3(0.0), ray, hash1(x, y, int(camera[3])), first, lamps[i])
-        weight = wp.where(first == 1, 1.0, 0.25)
+        look = wp.where(first == 0, 0, wp.where(x % 2 + y % 2 == 0, 1, 2))
+        # Nine pixels around that look for the lamps aim at nine parts of each.
+        stratum = float((x // 2) % 3 + 3 * ((y // 2) % 3))
+        jitter = (stratum + hash1(x, y, int(camera[3]))) / 9.0
+        seen = trace(scene, q, ray, jitter, look, lamps[i])
+        weight = wp.where(first == 1, 1.0, 1.0 / 3.0)
         total += wp.vec4(seen.colour[0], seen.colour[1], seen.colour[2], seen.alpha) * weight
         if first == 1:
             # The part in the lowest four bits (15 on the background), then the label, then the person.
@@ -710,25 +738,37 @@ def add_lamps(
     colour: wp.array(dtype=wp.vec4),
     smooth_lamps: wp.array(dtype=wp.vec3),
 ):
-    """Adds the lamps' light, each by how much of it the pixels around see: one shadow ray each, and yet smooth."""
+    """
+    Adds the lamps' light, each by how much of it the pixels around see that looked for it: a quarter of a shadow ray
+    each, and yet smooth. Next to an outline the background takes the share of what is beside it, for the rays that meet
+    it.
+    """
     i = wp.tid()
-    smooth_lamps[i] = lamps[i]
-    if colour[i][3] > 0.0:
-        x = i % size
-        y = i // size
-        total = wp.vec3(0.0)
-        count = float(0.0)
-        for k in range(25):
-            nx = wp.clamp(x + k % 5 - 2, 0, size - 1)
-            ny = wp.clamp(y + k // 5 - 2, 0, size - 1)
-            j = ny * size + nx
-            if part[j] % 16 == part[i] % 16 and wp.abs(depth[j] - depth[i]) < 0.01:
-                total += lamps[j]
-                count += 1.0
-        share = lamps[i]
-        if count > 0.5:
-            share = total / count
-        smooth_lamps[i] = share
+    base = i // (size * size) * size * size
+    x = (i - base) % size
+    y = (i - base) // size
+    covered = colour[i][3] > 0.0
+    total = wp.vec3(0.0)
+    count = float(0.0)
+    # The pixels around that looked are those of even coordinates; each of the nine parts of a lamp has the same weight.
+    left = (x - 2) // 2 * 2
+    top = (y - 2) // 2 * 2
+    for k in range(16):
+        nx = left + 2 * (k % 4)
+        ny = top + 2 * (k // 4)
+        weight = wp.min(1.0, 2.0 - 0.5 * float(wp.abs(nx - x))) * wp.min(1.0, 2.0 - 0.5 * float(wp.abs(ny - y)))
+        if nx >= 0 and ny >= 0 and nx < size and ny < size and weight > 0.0:
+            j = base + ny * size + nx
+            if colour[j][3] > 0.0 and lamps[j][0] >= 0.0:
+                near = part[j] % 16 == part[i] % 16 and wp.abs(depth[j] - depth[i]) < 0.01
+                if near or not covered:
+                    total += lamps[j] * weight
+                    count += weight
+    share = wp.vec3(1.0)
+    if count > 0.0:
+        share = total / count
+    smooth_lamps[i] = share
+    if covered:
         light = by_lamp[i, 0] * share[0] + by_lamp[i, 1] * share[1] + by_lamp[i, 2] * share[2]
         colour[i] = colour[i] + wp.vec4(light[0], light[1], light[2], 0.0)
 

@@ -4,8 +4,9 @@ Landmarks: curves on the neutral face, chosen by looking at it, and the rules th
 
 A point is three vertices and their weights, so it moves with every shape and expression. Points of the jaw belong to
 lines that run from the jaw over the cheek towards the nose; of each line the point counts that lies outermost in the
-picture, which is the visible outline on the far side of a turned head and the jaw's edge on the near side. Positions
-are in metres, x, y of the neutral face from the front (see `shapes`).
+picture, which is the visible outline on the far side of a turned head and the jaw's edge on the near side. Points of
+an eye lie on the border of what is seen of it: lids are thick and hang over, so which of their vertices that is depends
+on the view. Positions are in metres, x, y of the neutral face from the front (see `shapes`).
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,16 @@ NOSE_REGION = [
     (9, 48.5), (0, 50),
 ]  # fmt: skip
 CONTACT = [(0, -20.9), (6, -20.0), (11, -18.0), (17, -13.0), (21, -9.8), (23.5, -6.0), (30, 20.0)]  # x, z
-JAW_POINTS, JAW_STEPS = 33, 26
+JAW_POINTS, JAW_STEPS = 33, 30
+# From the ear's front at the eyes' height over the jaw's angle to the chin, from the chin upwards.
+JAW_EDGE = np.array(
+    [(0, 119), (15, 116.5), (28, 110), (40, 99), (51, 84), (60, 66), (65, 50), (69, 32), (71, 14), (72, -4)]
+)
+JAW_MIDDLE = np.array([0.0, 0.040, 0.055])
+# Lids reach this far from the eye's opening, and are searched at points this far from each other, metres.
+LID_REACH, LID_STEP = 0.007, 0.0008
+# Columns across an eye, from -1.3 to 1.3 of the ball's radius; the gap of the lids in radii that counts as open.
+EYE_COLUMNS, OPEN_GAP = 72, 0.03
 
 
 def both_halves(right: list[tuple[float, float]]) -> np.ndarray:
@@ -37,9 +47,10 @@ def both_halves(right: list[tuple[float, float]]) -> np.ndarray:
     return np.concatenate([half[:0:-1] * [-1, 1], half]) / 1000
 
 
-def resample(curve: np.ndarray, count: int) -> np.ndarray:
-    """`count` points at equal arc length along an open curve (n, d), both ends included."""
-    lengths = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
+def resample(curve: np.ndarray, count: int, along: np.ndarray | None = None) -> np.ndarray:
+    """`count` points at equal arc length along an open curve (n, d), both ends included; `along` (n, k) measures it."""
+    steps = np.diff(curve if along is None else along, axis=0)
+    lengths = np.concatenate([[0], np.cumsum(np.linalg.norm(steps, axis=1))])
     at = np.linspace(0, lengths[-1], count)
     return np.stack([np.interp(at, lengths, curve[:, i]) for i in range(curve.shape[1])], axis=1)
 
@@ -53,7 +64,28 @@ class SurfacePoints:
 
     def at(self, vertices: np.ndarray) -> np.ndarray:
         """(..., 3) positions for vertices (V, 3)."""
-        return (vertices[self.ids] * self.weights[..., None]).sum(axis=-2)
+        corners = (vertices[self.ids[..., i]] * self.weights[..., i, None] for i in range(3))
+        return sum(corners, start=np.zeros(()))
+
+
+@dataclass
+class Lids:
+    """
+    The skin around an eye: its triangles (t, 3), the triangle (n,) of each of n points, their weights (n, 3), whether
+    they are the upper lid's (n,), and the vertices of the two corners (2,).
+    """
+
+    triangles: np.ndarray
+    triangle: np.ndarray
+    weights: np.ndarray
+    upper: np.ndarray
+    corners: np.ndarray
+
+    def mirrored(self, mirror: np.ndarray) -> "Lids":
+        # Mirrored triangles would run the other way round.
+        flip = [0, 2, 1]
+        triangles, corners = mirror[self.triangles][:, flip], mirror[self.corners[::-1]]
+        return Lids(triangles, self.triangle, self.weights[:, flip], self.upper, corners)
 
 
 @dataclass
@@ -68,6 +100,7 @@ class FaceCurves:
     base: SurfacePoints
     sides: SurfacePoints
     eyes: tuple[tuple[SurfacePoints, SurfacePoints], ...]
+    lids: tuple["Lids", ...]
     jaw: SurfacePoints
     front_faces: np.ndarray
 
@@ -89,6 +122,8 @@ def face_curves() -> FaceCurves:
         return on(resample(both_halves(right), count))
 
     mouth_top, mouth_bottom = _mouth(model)
+    eyes = tuple(_eye(model, side) for side in (-1, 1))
+    left = _lids(model, eyes[1])
     return FaceCurves(
         lip_top=on(_lip_points(LIP_TOP)),
         lip_bottom=symmetric(LIP_BOTTOM, 7),
@@ -97,7 +132,8 @@ def face_curves() -> FaceCurves:
         ridge=on(np.array(NOSE_RIDGE) / 1000),
         base=on(both_halves(NOSE_BASE)),
         sides=on(np.concatenate([np.array(NOSE_SIDE) * [-1, 1], np.array(NOSE_SIDE)]) / 1000),
-        eyes=tuple(_eye(model, side) for side in (-1, 1)),
+        eyes=eyes,
+        lids=(left.mirrored(model.mirror), left),
         jaw=_jaw(model),
         front_faces=front,
     )
@@ -187,27 +223,57 @@ def _eye(model: HeadModel, side: int) -> tuple[SurfacePoints, SurfacePoints]:
     return rims[0], rims[1]
 
 
-def _jaw(model: HeadModel) -> SurfacePoints:
-    """(33, 26) points: 33 lines from a little behind the jaw's edge to the face's front."""
+def _lids(model: HeadModel, rims: tuple[SurfacePoints, SurfacePoints]) -> Lids:
+    """Points all over the skin that can hide a part of an eye."""
     skin = model.faces[model.parts == SKIN]
-    middle = np.array([0.0, 0.035, 0.055])
-    # From the ear's front at the eyes' height over the jaw's angle to the chin (x, y, z).
-    half = np.array(
-        [
-            (0, 119, -3), (15, 116.5, -4), (28, 110, 0), (40, 99, 9), (51, 84, 20), (60, 66, 30), (65, 50, 34),
-            (69, 32, 37), (71, 14, 40), (72, -4, 42),
-        ]
-    ) / 1000  # fmt: skip
-    line = resample(np.concatenate([half[:0:-1] * [-1, 1, 1], half]), JAW_POINTS)
-    directions = []
-    for point in line - middle:
-        lateral = np.array([point[0], point[1], 0])
-        side = lateral / np.linalg.norm(lateral)
-        start = np.degrees(np.arctan2(-point[2], np.linalg.norm(lateral)))
-        last = 72 if point[1] < 0.025 else 60
-        for angle in np.radians(np.linspace(start - 4, last, JAW_STEPS)):
-            directions.append(side * np.cos(angle) + np.array([0, 0, -1]) * np.sin(angle))
-    return from_inside(model, skin, middle, np.array(directions), (JAW_POINTS, JAW_STEPS))
+    curves = [model.neutral[rim.ids[:, 0]].astype(np.float64) for rim in rims]
+
+    def away(points: np.ndarray) -> np.ndarray:
+        """(2, n) distances to the two rims, without their common corners."""
+        return np.stack([np.linalg.norm(points[:, None] - resample(c, 41)[None, 1:-1], axis=-1).min(1) for c in curves])
+
+    near = skin[(away(model.neutral[skin].mean(axis=1)) < LID_REACH).any(axis=0)]
+    triangle, weights = [], []
+    for k, corners in enumerate(near):
+        longest = max(np.linalg.norm(model.neutral[corners[i]] - model.neutral[corners[i - 1]]) for i in range(3))
+        steps = int(np.ceil(longest / LID_STEP))
+        some = [(i / steps, j / steps, (steps - i - j) / steps) for i in range(steps + 1) for j in range(steps + 1 - i)]
+        triangle += [k] * len(some)
+        weights += some
+    points = SurfacePoints(near[triangle], np.array(weights, dtype=np.float32))
+    upper, lower = away(points.at(model.neutral))
+    return Lids(near, np.array(triangle), points.weights, upper < lower, rims[0].ids[[0, -1], 0])
+
+
+def _jaw(model: HeadModel) -> SurfacePoints:
+    """(33, 30) points: 33 lines from the jaw's edge, where label maps end the cheek, to the nose's ridge."""
+    skin = model.faces[model.parts == SKIN]
+    half = JAW_EDGE / 1000
+    line = resample(np.concatenate([half[:0:-1] * [-1, 1], half]), JAW_POINTS)[: JAW_POINTS // 2 + 1]
+    angles = np.radians(np.linspace(-60, 90, 101))
+    ids, weights = [], []
+    for x, y in line:
+        # Level lines down to the nose's base, below it lines that meet there.
+        middle = np.array([0.0, min(y, JAW_MIDDLE[1]), JAW_MIDDLE[2]])
+        side = np.array([x, y - middle[1], 0])
+        side /= np.linalg.norm(side)
+        directions = np.cos(angles)[:, None] * side + np.sin(angles)[:, None] * np.array([0, 0, -1])
+        points = from_inside(model, skin, middle, directions, (len(angles),))
+        at = points.at(model.neutral)
+        ear = (model.ears[points.ids] * points.weights).sum(axis=1)
+        beyond = (ear > 0.6) | ((at[:, 1] > neck_border(at[:, 2])) & (at[:, 1] > 0.04)) | (at[:, 2] > 0.08)
+        beyond[angles > np.radians(40)] = False
+        first = np.nonzero(beyond)[0].max() + 1
+        chosen = np.linspace(first, len(angles) - 1, JAW_STEPS).round().astype(int)
+        ids.append(points.ids[chosen])
+        weights.append(points.weights[chosen])
+    right = [model.mirror[i] for i in ids[-2::-1]]
+    return SurfacePoints(np.array(ids + right), np.array(weights + weights[-2::-1], dtype=np.float32))
+
+
+def neck_border(z: np.ndarray) -> np.ndarray:
+    """Height (y) below which the skin at a depth counts as the neck, as in `kernels`."""
+    return 0.1195 - 0.95 * np.maximum(0, z - 0.003) - 1.2 * np.maximum(0, z - 0.045)
 
 
 def from_inside(
@@ -239,7 +305,7 @@ def from_inside(
 
 
 def face_points(
-    vertices: np.ndarray, brows: SurfacePoints, pupils: np.ndarray, outwards: np.ndarray
+    vertices: np.ndarray, brows: SurfacePoints, pupils: np.ndarray, centre: np.ndarray, outwards: np.ndarray
 ) -> dict[int, np.ndarray]:
     """
     Layout -> (size, 3) points in camera space.
@@ -248,14 +314,19 @@ def face_points(
         vertices: (V, 3) in camera space.
         brows: (2 sides, upper and lower edge, 5) points from the image's left to its right.
         pupils: (2, 3) centres of the irises' fronts, in camera space.
+        centre: (3,) the middle of the face's jaw, `JAW_MIDDLE`, in camera space.
         outwards: (3, 3) the head's axes in camera space: to its image-right, down, back (rows).
     """
     c = face_curves()
     at = {name: getattr(c, name).at(vertices) for name in ("lip_top", "lip_bottom", "mouth_top", "mouth_bottom")}
     ridge, base, sides = c.ridge.at(vertices), c.base.at(vertices), c.sides.at(vertices)
     brow = brows.at(vertices)
-    rims = [[resample(edge.at(vertices), 25) for edge in eye] for eye in c.eyes]
-    jaw = outline(c.jaw.at(vertices), outwards)
+    balls = [vertices[ids].astype(np.float64) for ids in head_model().eyes]
+    rims = [
+        eye_border(lids, vertices, ball, outwards) or tuple(resample(edge.at(vertices), 25) for edge in eye)
+        for lids, ball, eye in zip(c.lids, balls, c.eyes, strict=True)
+    ]
+    jaw = outline(c.jaw.at(vertices), centre, outwards)
 
     def eye(i: int, between: int) -> np.ndarray:
         upper, lower = resample(rims[i][0], between + 2), resample(rims[i][1], between + 2)
@@ -295,15 +366,91 @@ def face_points(
     return {size: np.concatenate(parts).astype(np.float32) for size, parts in layouts.items()}
 
 
-def outline(jaw: np.ndarray, axes: np.ndarray) -> np.ndarray:
+def eye_border(
+    lids: Lids, vertices: np.ndarray, ball: np.ndarray, axes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
     """
-    (33, 3) of jaw lines (33, 26, 3) in camera space: of each line the point that a viewer sees outermost. `axes`
-    (rows: the head's right, down, back in camera space) tell which way is out.
+    The edges of the upper and the lower lid, (25, 3) each in camera space, as the viewer sees them: from corner to
+    corner of what is seen of the eye, from the image's left. Lids that touch meet in one line.
+
+    Args:
+        lids: Of this eye.
+        vertices: (V, 3) in camera space.
+        ball: (n, 3) the eyeball's vertices.
+        axes: (3, 3) as for `face_points`.
     """
-    seen = jaw[..., :2] / jaw[..., 2:]
-    neutral = resample(both_halves([(74, -4), (70, 48), (58, 80), (31, 109), (0, 118.5)]), JAW_POINTS) - [0, 0.035]
-    lateral = neutral @ axes[:2, :2]
-    # Near a full profile the head's right axis shrinks; the picture's own is as good.
-    lateral = lateral / np.maximum(np.linalg.norm(lateral, axis=1, keepdims=True), 1e-6)
+    centre = ball.mean(axis=0)
+    radius = np.linalg.norm(ball - centre, axis=1).max()
+    down = axes[1, :2] - axes[1, 2] * centre[:2] / centre[2]
+    down = down / max(float(np.linalg.norm(down)), 1e-6)
+    turned = np.array([[down[1], -down[0]], down])
+
+    def seen(positions: np.ndarray) -> np.ndarray:
+        """Across and down the eye, in radii of the ball."""
+        return (positions[..., :2] / positions[..., 2:] - centre[:2] / centre[2]) @ turned.T * (centre[2] / radius)
+
+    a, b, c = (vertices[lids.triangles[:, i]] for i in range(3))
+    facing = (np.einsum("ij,ij->i", np.cross(b - a, c - a), a) < 0)[lids.triangle]
+    of, weights, upper = lids.triangle[facing], lids.weights[facing], lids.upper[facing]
+    points = a[of] * weights[:, :1] + b[of] * weights[:, 1:2] + c[of] * weights[:, 2:]
+    at = seen(points)
+    # Inside of the ball, or behind it.
+    to = points - centre
+    covered = np.einsum("ij,ij->i", to, to) < radius**2
+    covered |= (np.einsum("ij,ij->i", at, at) < 1) & (to @ centre > 0)
+    column = np.floor((at[:, 0] + 1.3) / 2.6 * EYE_COLUMNS).astype(int)
+    useful = ~covered & (column >= 0) & (column < EYE_COLUMNS)
+    edges = np.full((2, EYE_COLUMNS, 3), np.nan)
+    height = np.full((2, EYE_COLUMNS), np.nan)
+    for i, sign in enumerate((1, -1)):
+        chosen = np.nonzero(useful & (upper == (i == 0)))[0]
+        # The last of a column is the lowest of the upper lid, or the highest of the lower one.
+        chosen = chosen[np.argsort(sign * at[chosen, 1])]
+        edges[i, column[chosen]], height[i, column[chosen]] = points[chosen], at[chosen, 1]
+    middle = edges.mean(axis=0)
+    known = np.nonzero(np.isfinite(middle[:, 0]))[0]
+    if len(known) < 2:
+        return None
+    gap = np.nan_to_num(height[1] - height[0], nan=-1.0)
+    widest = int(gap.argmax())
+    opening = max(float(gap[widest]), 0.0)
+    first = last = widest
+    while first > 0 and gap[first - 1] > min(OPEN_GAP, 0.5 * opening):
+        first -= 1
+    while last < EYE_COLUMNS - 1 and gap[last + 1] > min(OPEN_GAP, 0.5 * opening):
+        last += 1
+    rims = []
+    for edge in edges:
+        line = np.concatenate([middle[first : first + 1], edge[first : last + 1], middle[last : last + 1]])
+        rims.append(resample(line, 25, seen(line)))
+    if opening < 3 * OPEN_GAP:
+        # All but closed: from corner to corner of the lids.
+        corners = (seen(vertices[lids.corners])[:, 0] + 1.3) / 2.6 * EYE_COLUMNS
+        within = known[(known >= corners.min() - 1) & (known <= corners.max())]
+        line = middle[within if len(within) > 1 else known]
+        share = opening / (3 * OPEN_GAP)
+        rims = [share * rim + (1 - share) * resample(line, 25, seen(line)) for rim in rims]
+    return rims[0], rims[1]
+
+
+def outline(jaw: np.ndarray, centre: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """
+    (33, 3) of jaw lines (33, 30, 3) in camera space: of each line the point that a viewer sees outermost, on the border
+    of all that the lines cover. `axes` (rows: the head's right, down, back in camera space) tell which way is out: as
+    for a face that looks into the camera, turned in the picture's plane only.
+    """
+    seen = jaw[..., :2] / jaw[..., 2:] - centre[:2] / centre[2]
+    neutral = resample(both_halves([(74, -4), (70, 48), (58, 80), (31, 109), (0, 118.5)]), JAW_POINTS)
+    neutral[:, 1] = np.maximum(neutral[:, 1] - JAW_MIDDLE[1], 0)
+    down = axes[1, :2] / max(float(np.linalg.norm(axes[1, :2])), 1e-6)
+    lateral = neutral @ np.array([[down[1], -down[0]], down])
     best = (seen * lateral[:, None]).sum(axis=-1).argmax(axis=1)
-    return jaw[np.arange(len(jaw)), best]
+    border = jaw[np.arange(JAW_POINTS), best]
+    # Where the far cheek lies behind nose, lips or chin, these are the outline there.
+    far = np.nonzero(best > JAW_STEPS / 2)[0]
+    if len(far):
+        angle, radius = np.arctan2(seen[..., 1], seen[..., 0]), np.linalg.norm(seen, axis=-1)
+        off = np.abs((angle.ravel() - angle[far, best[far]][:, None] + np.pi) % (2 * np.pi) - np.pi)
+        score = np.where(off < 0.06, radius.ravel() * (1 - 0.7 * off), 0)
+        border[far] = jaw.reshape(-1, 3)[score.argmax(axis=1)]
+    return border

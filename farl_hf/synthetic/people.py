@@ -161,14 +161,14 @@ def _shape(rng: np.random.Generator) -> dict[str, float]:
         if name.startswith("r-"):
             continue
         spread = _SPREADS.get(name, 0.3)
-        value = float(np.clip(rng.normal(_MEANS.get(name, 0.0), spread), -1, 1))
+        value = min(1.0, max(-1.0, float(rng.normal(_MEANS.get(name, 0.0), spread))))
         difference = float(rng.normal(0, 0.06))
         keep = rng.random() < 0.55 or name in _MEANS or name.startswith(("nose", "mouth", "head-scale", "chin-height"))
         if not keep or spread == 0:
             continue
         shape[name] = value
         if name.startswith("l-"):
-            shape["r-" + name[2:]] = float(np.clip(value + difference, -1, 1))
+            shape["r-" + name[2:]] = min(1.0, max(-1.0, value + difference))
     return shape
 
 

@@ -1,5 +1,6 @@
 """Rays: assembles people and things into one scene, and casts rays from the camera through every pixel."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -79,7 +80,7 @@ class Rendering:
 def _maps(where: str):
     from .appearance import face_maps
 
-    return _warp().array(face_maps(), dtype=_warp().float32, device=where)
+    return _warp().array(np.ascontiguousarray(np.moveaxis(face_maps(), 0, -1)), dtype=_warp().float32, device=where)
 
 
 @lru_cache(maxsize=1)
@@ -121,77 +122,109 @@ def vertex_normals(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     return (total / (np.linalg.norm(total, axis=1, keepdims=True) + 1e-20)).astype(np.float32)
 
 
-def render(
-    scene: Scene,
-    table: np.ndarray,
-    hairlines: np.ndarray,
-    lamps: np.ndarray,
-    sky: np.ndarray,
-    focal: float,
-    size: int,
-    seed: int,
-    strands: bool = True,
-    detail: bool = True,
-) -> Rendering:
-    """Casts the rays of a picture of `size` x `size` pixels with a focal length in pixels."""
+@dataclass
+class Shot:
+    """
+    A picture to render.
+
+    Attributes:
+        scene: What is in it.
+        table, hairlines: (people, columns) and (people, 33) float32, see `appearance`.
+        lamps, sky: (n, 8) and (3, 3) float32, see `lights`.
+        focal: Focal length in pixels.
+        seed: Of the shadows' jitter.
+    """
+
+    scene: Scene
+    table: np.ndarray
+    hairlines: np.ndarray
+    lamps: np.ndarray
+    sky: np.ndarray
+    focal: float
+    seed: int
+
+
+def render(shots: Sequence[Shot], size: int, strands: bool = True, detail: bool = True) -> list[Rendering]:
+    """Casts the rays of pictures of `size` x `size` pixels, all in one launch."""
     warp = _warp()
     from . import kernels
 
     where = device()
-    points = np.concatenate(scene.points)
-    triangles = np.concatenate(scene.triangles)
-    normals = vertex_normals(points, triangles)
 
     def array(values: np.ndarray, dtype):
         return warp.array(values, dtype=dtype, device=where)
 
-    mesh = warp.Mesh(array(points, warp.vec3), array(triangles.ravel(), warp.int32))
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([values for shot in shots for values in getattr(shot.scene, name)])
+
+    meshes, triangles, normals, first = [], [], [], [0]
+    for shot in shots:
+        points, corners = np.concatenate(shot.scene.points), np.concatenate(shot.scene.triangles)
+        meshes.append(warp.Mesh(array(points, warp.vec3), array(corners.ravel(), warp.int32), bvh_leaf_size=4))
+        normals.append(vertex_normals(points, corners))
+        triangles.append(corners + sum(map(len, normals[:-1])))
+        first.append(first[-1] + len(corners))
+    people = [0, *np.cumsum([len(shot.table) for shot in shots])]
+    lamps = np.zeros((len(shots), 3, 8), dtype=np.float32)
+    for i, shot in enumerate(shots):
+        lamps[i, : len(shot.lamps)] = shot.lamps
+    whose = [ids + before for shot, before in zip(shots, people, strict=False) for ids in shot.scene.people]
     world = kernels.Scene()
-    world.mesh = mesh.id
-    world.triangles = array(triangles, warp.int32)
-    world.parts = array(np.concatenate(scene.parts), warp.int32)
-    world.people = array(np.concatenate(scene.people), warp.int32)
-    world.normals = array(normals, warp.vec3)
-    world.neutral = array(np.concatenate(scene.neutral), warp.vec3)
-    world.traits = array(np.concatenate(scene.traits), warp.vec4)
-    world.table = array(table.astype(np.float32), warp.float32)
-    world.hairline = array(hairlines.astype(np.float32), warp.float32)
+    world.meshes = array(np.array([mesh.id for mesh in meshes], dtype=np.uint64), warp.uint64)
+    world.first_triangle = array(np.array(first[:-1], dtype=np.int32), warp.int32)
+    world.triangles = array(np.concatenate(triangles), warp.int32)
+    world.parts = array(joined("parts"), warp.int32)
+    world.people = array(np.concatenate(whose).astype(np.int32), warp.int32)
+    world.normals = array(np.concatenate(normals), warp.vec3)
+    world.neutral = array(joined("neutral"), warp.vec3)
+    world.traits = array(joined("traits"), warp.vec4)
+    world.table = array(np.concatenate([shot.table for shot in shots]).astype(np.float32), warp.float32)
+    world.hairline = array(np.concatenate([shot.hairlines for shot in shots]).astype(np.float32), warp.float32)
     world.maps = _maps(where)
-    world.lights = array(lamps.astype(np.float32), warp.float32)
-    world.sky = array(sky.astype(np.float32), warp.vec3)
-    world.lenses = float(any((parts == kernels.LENS).any() for parts in scene.parts))
+    world.lights = array(lamps, warp.float32)
+    world.lamp_count = array(np.array([len(shot.lamps) for shot in shots], dtype=np.int32), warp.int32)
+    world.sky = array(np.stack([shot.sky for shot in shots]).astype(np.float32), warp.vec3)
+    lenses = [any((parts == kernels.LENS).any() for parts in shot.scene.parts) for shot in shots]
+    world.lenses = array(np.array(lenses, dtype=np.float32), warp.float32)
     world.strands = float(strands)
     world.detail = float(detail)
 
-    pixels = size * size
-    colour = warp.zeros(pixels, dtype=warp.vec4, device=where)
-    finer = warp.zeros(pixels, dtype=warp.vec4, device=where)
-    part = warp.zeros(pixels, dtype=warp.int32, device=where)
-    lapa = warp.zeros(pixels, dtype=warp.uint8, device=where)
-    celebamask_hq = warp.zeros(pixels, dtype=warp.uint8, device=where)
-    depth = warp.zeros(pixels, dtype=warp.float32, device=where)
-    normal = warp.zeros(pixels, dtype=warp.vec3, device=where)
-    seen = warp.zeros(pixels, dtype=warp.vec3, device=where)
-    smooth_seen = warp.zeros(pixels, dtype=warp.vec3, device=where)
-    by_lamp = warp.zeros((pixels, 3), dtype=warp.vec3, device=where)
-    camera = warp.vec4(float(focal), (size - 1) / 2, (size - 1) / 2, float(seed % 65536))
+    middle = (size - 1) / 2
+    cameras = np.array([(shot.focal, middle, middle, shot.seed % 65536) for shot in shots], dtype=np.float32)
+    pixels = len(shots) * size * size
+
+    def zeros(dtype, *more: int):
+        return warp.zeros((pixels, *more) if more else pixels, dtype=dtype, device=where)
+
+    colour, finer, normal = zeros(warp.vec4), zeros(warp.vec4), zeros(warp.vec3)
+    part, depth = zeros(warp.int32), zeros(warp.float32)
+    lapa, celebamask_hq = zeros(warp.uint8), zeros(warp.uint8)
+    seen, smooth_seen, by_lamp = zeros(warp.vec3), zeros(warp.vec3), zeros(warp.vec3, 3)
+    scene = [world, array(cameras, warp.vec4), size]
     outputs = [colour, part, lapa, celebamask_hq, depth, normal]
-    first = [world, camera, size, 1, *outputs, seen, by_lamp, finer]
-    warp.launch(kernels.cast_rays, dim=pixels, inputs=first, device=where)
+    warp.launch(kernels.cast_rays, dim=pixels, inputs=[*scene, 1, *outputs, seen, by_lamp, finer], device=where)
     lamps_of = [size, part, depth, seen, by_lamp, colour, smooth_seen]
     warp.launch(kernels.add_lamps, dim=pixels, inputs=lamps_of, device=where)
-    more = [world, camera, size, 0, *outputs, smooth_seen, by_lamp, finer]
-    warp.launch(kernels.cast_rays, dim=pixels, inputs=more, device=where)
-    smooth = finer.numpy().reshape(size, size, 4)
-    distance = depth.numpy().reshape(size, size)
-    key = part.numpy().reshape(size, size)
-    return Rendering(
-        colour=smooth[..., :3],
-        alpha=np.clip(smooth[..., 3], 0, 1),
-        lapa=lapa.numpy().reshape(size, size),
-        celebamask_hq=celebamask_hq.numpy().reshape(size, size),
-        part=np.where(key % 16 == 15, -1, key % 16),
-        person=key // 1024 - 1,
-        depth=np.where(distance < 1e5, distance, np.float32(np.inf)),
-        normal=normal.numpy().reshape(size, size, 3),
-    )
+    warp.launch(kernels.cast_rays, dim=pixels, inputs=[*scene, 0, *outputs, smooth_seen, by_lamp, finer], device=where)
+
+    shape = (len(shots), size, size)
+    smooth = finer.numpy().reshape(*shape, 4)
+    distance = depth.numpy().reshape(shape)
+    distance = np.where(distance < 1e5, distance, np.float32(np.inf))
+    key = part.numpy().reshape(shape)
+    parts, everybody = np.where(key % 16 == 15, -1, key % 16), key // 1024 - 1
+    lapa, celebamask_hq = lapa.numpy().reshape(shape), celebamask_hq.numpy().reshape(shape)
+    normal = normal.numpy().reshape(*shape, 3)
+    return [
+        Rendering(
+            colour=smooth[i, ..., :3],
+            alpha=np.clip(smooth[i, ..., 3], 0, 1),
+            lapa=lapa[i].copy(),
+            celebamask_hq=celebamask_hq[i].copy(),
+            part=parts[i],
+            person=np.where(everybody[i] < 0, -1, everybody[i] - people[i]),
+            depth=distance[i].copy(),
+            normal=normal[i].copy(),
+        )
+        for i in range(len(shots))
+    ]

@@ -10,11 +10,12 @@ subject's left), y down, z away from us; the face looks along -z. "Neutral" posi
 
 import os
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csc_matrix
 
 FORMAT = 5
 SKIN, BODY, EYE, SOCKET, CAVITY, TONGUE = range(6)
@@ -74,21 +75,27 @@ class HeadModel:
     ) -> tuple[np.ndarray, np.ndarray]:
         """(V, 3) float32 of a person without and with the facial actions."""
         products = np.where(self.mask, _phenotype_weights(phenotype), 1.0).prod(axis=1)
-        flat = (products @ self.projection).astype(np.float32) @ self.phenotypes.reshape(len(self.phenotypes), -1)
-        rows, weights = [], []
+        mixture = (products @ self.projection).astype(np.float32)
+        # Twenty times as fast as a matrix product, whose vector is too short here.
+        flat = np.einsum("k,kv->v", mixture, self.phenotypes.reshape(len(self.phenotypes), -1))
+        weights = np.zeros(len(self.changes), dtype=np.float32)
         for name, value in changes.items():
-            if value:
-                rows.append(2 * self.change_names.index(name) + (value < 0))
-                weights.append(abs(value))
-        if rows:
-            flat = flat + np.asarray(weights, dtype=np.float32) @ self.changes[rows].reshape(len(rows), -1)
-        still = flat.reshape(-1, 3) + self.phenotype_mean
-        acting = [(self.action_names.index(name), value) for name, value in actions.items() if value]
-        if not acting:
-            return still, still.copy()
-        strengths = np.array([value for _, value in acting], dtype=np.float32)
-        moved = strengths @ self.actions[[row for row, _ in acting]].reshape(len(acting), -1)
-        return still, still + moved.reshape(-1, 3)
+            weights[2 * self.change_names.index(name) + (value < 0)] = abs(value)
+        still = (flat + self.sparse_changes @ weights).reshape(-1, 3) + self.phenotype_mean
+        strengths = np.zeros(len(self.actions), dtype=np.float32)
+        for name, value in actions.items():
+            strengths[self.action_names.index(name)] = value
+        return still, still + (self.sparse_actions @ strengths).reshape(-1, 3)
+
+    @cached_property
+    def sparse_changes(self):
+        """(3 V, changes): most of them move a small part of the head."""
+        return csc_matrix(self.changes.reshape(len(self.changes), -1).T)
+
+    @cached_property
+    def sparse_actions(self):
+        """(3 V, actions)."""
+        return csc_matrix(self.actions.reshape(len(self.actions), -1).T)
 
 
 def cache_path() -> Path:

@@ -45,13 +45,13 @@ def describe(head: Head, rendering: Rendering, size: int, blurry: bool) -> Synth
     def project(points: np.ndarray) -> np.ndarray:
         return points[..., :2] / points[..., 2:] * focal + middle
 
-    layouts = face_points(head.vertices, head.brows, head.pupils, head.rotation.T)
+    layouts = face_points(head.vertices, head.brows, head.pupils, head.jaw_middle, head.rotation.T)
     landmarks = {n: project(points).astype(np.float32) for n, points in layouts.items()}
     seen = (rendering.person == head.index) & np.isin(rendering.part, _FACE_PARTS)
     if head.person.glasses != "sunglasses":
         seen |= (rendering.person == head.index) & (rendering.part == LENS)
     depth = np.where(seen, rendering.depth, np.inf)
-    visibility = {n: _visible(points, landmarks[n], depth) for n, points in layouts.items()}
+    visibility = {n: _visible(points, landmarks[n], depth, focal) for n, points in layouts.items()}
     outline = project(head.outline)
     low, high = outline.min(axis=0), outline.max(axis=0)
     return SyntheticFace(
@@ -68,15 +68,15 @@ def describe(head: Head, rendering: Rendering, size: int, blurry: bool) -> Synth
 _OUTLINE = {68: slice(0, 17), 98: slice(0, 33), 106: slice(0, 33), 19: slice(18, 19), 5: slice(0, 0)}
 
 
-def _visible(points: np.ndarray, at: np.ndarray, depth: np.ndarray) -> np.ndarray:
+def _visible(points: np.ndarray, at: np.ndarray, depth: np.ndarray, focal: float) -> np.ndarray:
     """
     Whether points (n, 3) of a layout, seen at (n, 2), are inside of the picture and in view: one of the pixels around
-    shows the face less than 12 mm (25 on the outline) before or behind them. `depth` is infinite where anything but
-    this face is seen.
+    shows the face less than 3 mm and a pixel (25 mm on the outline) before or behind them. `depth` is infinite where
+    anything but this face is seen, `focal` the focal length in pixels.
     """
     size = len(depth)
     inside = ((at > -0.5) & (at < size - 0.5)).all(axis=1)
-    tolerance = np.full(len(points), 0.012)
+    tolerance = 0.003 + points[:, 2] / focal
     tolerance[_OUTLINE[len(points)]] = 0.025
     column, row = np.floor(at).astype(int).T
     steps = range(-1, 3)
@@ -86,7 +86,8 @@ def _visible(points: np.ndarray, at: np.ndarray, depth: np.ndarray) -> np.ndarra
     nearest = np.abs(around - points[:, 2])
     # Inside of the face the four pixels around count, on the outline sixteen.
     close = np.array([i in (0, 1) and j in (0, 1) for i in steps for j in steps])
-    near = np.where(tolerance > 0.02, nearest.min(axis=0), nearest[close].min(axis=0))
+    near = nearest[close].min(axis=0)
+    near[_OUTLINE[len(points)]] = nearest.min(axis=0)[_OUTLINE[len(points)]]
     return inside & (near < tolerance)
 
 

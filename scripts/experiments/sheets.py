@@ -28,11 +28,12 @@ _CERTAIN: dict[str, dict] = {
     "hats": {"hat": 0.7, "headscarf": 0.3},
     "jewellery": {"earrings": 1.0, "necklace": 1.0, "male": 0.0},
     "occluders": {"occluder": 1.0},
+    "depth_of_field": {"depth_of_field": 1.0},
     "blur": {"blur": 1.0},
     "noise": {"noise": 1.0},
     "compression": {"jpeg": 1.0},
 }
-_QUIET = {"occluder": 0.0, "blur": 0.0, "noise": 0.0, "jpeg": 0.0, "grey": 0.0}
+_QUIET = {"occluder": 0.0, "depth_of_field": 0.0, "blur": 0.0, "noise": 0.0, "jpeg": 0.0, "grey": 0.0}
 _LABEL_HEIGHT = 15
 
 

@@ -23,6 +23,7 @@ from farl_hf.synthetic import (
 PLAIN = ("blur", "noise", "compression", "colour", "occluders", "glasses", "hats", "jewellery", "hair_shapes", "beards")
 # Nothing hides the face or blurs the picture.
 CLEAR = SyntheticFaceConfig(image_size=224, face_size=(0.6, 0.75), without=PLAIN)
+ALL_POSES = dataclasses.replace(CLEAR, yaw=(45, 90), pitch=(15, 45))
 
 
 def average_person():
@@ -68,51 +69,55 @@ def _at(field, points):
 
 def _disagreements(seeds, config):
     """Pixels between visible landmarks of WFLW's layout and what they name in the label map, for each part."""
-    found = {"brows": [], "lips": [], "eyes": [], "far jaw": []}
+    found = {name: [] for name in ("brows", "lips", "eyes", "nose's ridge", "nose's base", "far jaw", "near jaw")}
     for seed in seeds:
         sample = render_face_sample(seed, config)
         labels, face = sample.celebamask_hq_labels, sample.faces[-1]
         points, visible = face.landmarks[98], face.visibility[98]
 
-        def rows(first, last, visible=visible):
-            return [i for i in range(first, last) if visible[i]]
+        def add(name, indices, field, points=points, visible=visible):
+            found[name] += [_at(field, points[i : i + 1])[0] for i in indices if visible[i]]
 
         for first, name in ((33, 6), (42, 7)):
             if (labels == name).sum() > 30:
-                found["brows"] += list(_at(distance_transform_edt(labels != name), points[rows(first, first + 9)]))
-        lips = np.isin(labels, (11, 12, 13))
-        if lips.sum() > 30:
-            found["lips"] += list(_at(_border(lips), points[rows(76, 88)]))
+                add("brows", range(first, first + 9), distance_transform_edt(labels != name))
+        if (lips := np.isin(labels, (11, 12, 13))).sum() > 30:
+            add("lips", range(76, 88), _border(lips))
         for first, name in ((60, 8), (68, 9)):
             if (labels == name).sum() > 30:
-                found["eyes"] += list(_at(_border(labels == name), points[rows(first, first + 8)]))
-        yaw = face.pose[0]
-        if abs(yaw) > 20:
-            inside = np.isin(labels, (2, *range(6, 14)))
-            for i in rows(0, 16) if yaw < 0 else rows(17, 33):
-                x, y = np.round(points[i]).astype(int)
-                # Hair that hangs over the outline moves the border.
-                near = labels[y - 4 : y + 5, x - 4 : x + 5]
-                if 4 <= x < 220 and 4 <= y < 220 and not np.isin(near, (14, 4, 5)).any():
-                    found["far jaw"].append(_at(_border(inside), points[i : i + 1])[0])
+                add("eyes", range(first, first + 8), _border(labels == name))
+        if (labels == 10).sum() > 30:
+            add("nose's ridge", range(51, 55), distance_transform_edt(labels != 10))
+            add("nose's base", range(55, 60), _border(labels == 10))
+        border, yaw = _border(np.isin(labels, (2, *range(6, 14)))), face.pose[0]
+        for i in range(33):
+            x, y = np.round(points[i]).astype(int)
+            # Hair that hangs over the outline moves the border, and ears end the cheek.
+            near = labels[max(y - 4, 0) : y + 5, max(x - 4, 0) : x + 5]
+            if 4 <= x < 220 and 4 <= y < 220 and not np.isin(near, (14, 4, 5)).any():
+                turned_away = i < 16 if yaw < 0 else i > 16
+                if turned_away or abs(yaw) < 20:
+                    add("far jaw", [i], border)
+                elif 5 < i < 27:  # above, the cheek goes on to the ear
+                    add("near jaw", [i], border)
     return {name: np.array(values) for name, values in found.items()}
 
 
 def _check_agreement(found):
+    print({name: (len(v), round((v <= 1.5).mean(), 4), round((v <= 2.5).mean(), 4)) for name, v in found.items()})
     assert all(len(values) for values in found.values())
-    assert (found["brows"] <= 1.5).mean() > 0.97
-    assert (found["lips"] <= 1.5).mean() > 0.97
-    assert (found["eyes"] <= 3.0).mean() > 0.95 and np.median(found["eyes"]) <= 1.5
-    assert (found["far jaw"] <= 2.5).mean() > 0.95
+    # The rest: points close to what hides them, and cheeks in the round.
+    for values in found.values():
+        assert (values <= 1.5).mean() > 0.95 and np.median(values) < 1
 
 
 def test_landmarks_agree_with_label_maps():
-    _check_agreement(_disagreements(range(40, 56), CLEAR))
+    _check_agreement(_disagreements(range(40, 52), ALL_POSES))
 
 
 @pytest.mark.slow
 def test_landmarks_agree_with_label_maps_in_500_pictures():
-    _check_agreement(_disagreements(range(1000, 1500), CLEAR))
+    _check_agreement(_disagreements(range(1000, 1500), ALL_POSES))
 
 
 def _classes(seeds, config):
@@ -152,14 +157,28 @@ def test_one_seed_one_picture():
 @pytest.mark.parametrize("effect", EFFECTS)
 def test_every_effect_can_be_switched_off(effect):
     always = SyntheticFaceConfig(
-        image_size=64, blur=1, noise=1, grey=1, jpeg=1, occluder=1, beard=1, male=1, glasses=0.9, hat=0.9, earrings=1,
-        necklace=1, face_size=(0.6, 0.7),
+        image_size=64, depth_of_field=1, blur=1, noise=1, grey=1, jpeg=1, occluder=1, beard=1, male=1, glasses=0.9,
+        hat=0.9, earrings=1, necklace=1, face_size=(0.6, 0.7),
     )  # fmt: skip
     without = dataclasses.replace(always, without=(effect,))
     assert any(
         not np.array_equal(render_face_sample(seed, always).image, render_face_sample(seed, without).image)
         for seed in range(3)
     )
+
+
+def test_depth_of_field_blurs_what_is_far_and_moves_no_label():
+    sharp, wide = (SyntheticFaceConfig(image_size=96, depth_of_field=p, blur=0, noise=0, jpeg=0) for p in (0, 1))
+    one, other = render_face_sample(12, sharp), render_face_sample(12, wide)
+    np.testing.assert_array_equal(one.celebamask_hq_labels, other.celebamask_hq_labels)
+    back = one.celebamask_hq_labels == 0
+    roughness = [
+        np.abs(np.diff(sample.image.astype(float), axis=1)).mean(axis=-1)[back[:, 1:] & back[:, :-1]].mean()
+        for sample in (one, other)
+    ]
+    assert roughness[1] < 0.8 * roughness[0] and other.metadata["camera"]["aperture"] > 0
+    eyes = np.isin(one.celebamask_hq_labels, (6, 7, 8, 9))
+    assert np.abs(one.image[eyes].astype(int) - other.image[eyes]).mean() < 3
 
 
 def test_the_held_out_style_differs():
