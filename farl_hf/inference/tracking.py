@@ -23,11 +23,11 @@ from .results import Faces
 _LEAST_LIKENESS = 0.25
 # Share of a new speed in a track's, which says where its face is expected.
 _NEW_SPEED = 0.4
-# Of the One-Euro filters, found with scripts/film_stability.py: hertz at rest; hertz per side of the face's box and
+# Of the One-Euro filters, chosen with scripts/film_stability.py: hertz at rest; hertz per side of the face's box and
 # second; hertz of the speed's own filter (that of the paper).
-_MIN_CUTOFF, _BETA, _SPEED_CUTOFF = 1.0, 12.0, 1.0
-# Seconds over which logits are averaged.
-_LOGITS_SECONDS = 0.2
+_MIN_CUTOFF, _BETA, _SPEED_CUTOFF = 1.0, 8.0, 1.0
+# Seconds over which logits are averaged; longer ones cost small parts of the face more than they calm.
+_LOGITS_SECONDS = 0.1
 
 
 class OneEuroFilter:
@@ -111,8 +111,7 @@ class _Carried:
     time: float
     landmarks: OneEuroFilter = field(default_factory=OneEuroFilter)
     attributes: torch.Tensor | None = None
-    # Logits (classes, height, width), the crop that they are of, and the points that say where the face was.
-    logits: tuple[torch.Tensor, FaceTransform, np.ndarray] | None = None
+    labels: "_LabelAverage | None" = None
 
 
 class FaceTracker:
@@ -217,13 +216,14 @@ class FaceTracker:
         """
         if not self.smooth_labels or len(faces) == 0:
             return logits
-        where = _places(faces)
         averaged = []
         states, seconds = self._states_and_seconds(faces, time)
         for i, (own, transform, state) in enumerate(zip(logits, transforms, states, strict=True)):
-            if state.logits is not None and state.logits[0].shape == own.shape:
-                own = _average_along(own, transform, where[i], *state.logits, _averaging_share(seconds[i]))
-            state.logits = own, transform, where[i]
+            place = _place(faces, i)
+            if state.labels is None or not state.labels.fits(own, place):
+                state.labels = _LabelAverage(own, transform, place)
+            else:
+                own = state.labels.add(own, transform, place, _averaging_share(seconds[i]))
             averaged.append(own)
         return averaged
 
@@ -244,57 +244,84 @@ class FaceTracker:
             state.time = time
 
 
-def _average_along(
-    logits: torch.Tensor,
-    transform: FaceTransform,
-    place: np.ndarray,
-    before: torch.Tensor,
-    transform_before: FaceTransform,
-    place_before: np.ndarray,
-    share: float,
-) -> torch.Tensor:
+class _LabelAverage:
     """
-    `share` of the logits and the rest of those before, which are read where each pixel's part of the face was then.
-    What the earlier crop did not show is new.
+    The average of a face's logits over time, kept in the crop of its first frame, at twice their resolution: each frame
+    is carried there and back once. Carried from frame to frame, it would be blurred a little more every time, and small
+    parts of the face would drown in it.
+
+    Args:
+        logits: (classes, height, width) of the first frame.
+        transform: From the photo to its crop.
+        place: (n, 2) points of the photo that say where the face is.
     """
-    motion = similarity_from_points(torch.from_numpy(place).double(), torch.from_numpy(place_before).double())
-    height, width = logits.shape[-2:]
+
+    def __init__(self, logits: torch.Tensor, transform: FaceTransform, place: np.ndarray):
+        self.transform, self.place, self.shape = transform, place, logits.shape
+        self.size = 2 * logits.shape[-2], 2 * logits.shape[-1]
+        options = {"size": self.size, "mode": "bilinear", "align_corners": False}
+        self.average = torch.nn.functional.interpolate(logits[None], **options)[0]
+
+    def fits(self, logits: torch.Tensor, place: np.ndarray) -> bool:
+        """Whether this face can be averaged with a frame."""
+        return logits.shape == self.shape and place.shape == self.place.shape
+
+    def add(self, logits: torch.Tensor, transform: FaceTransform, place: np.ndarray, share: float) -> torch.Tensor:
+        """
+        The average over the places that a frame shows, in its own crop, after it has entered it with `share`, and with
+        more where it is certain of another class.
+        """
+        to_frame = similarity_from_points(torch.from_numpy(self.place).double(), torch.from_numpy(place).double())
+        there = _share_of_crop(apply_matrix(to_frame, _photo_pixels(self.transform, *self.size)), transform)
+        new, shown = _read(logits, there, self.size)
+        # How far the two answers are apart, 0 to 1: half the sum of the differences of their probabilities.
+        apart = (new.softmax(dim=0) - self.average.softmax(dim=0)).abs().sum(dim=0) / 2
+        weight = torch.where(shown, apart.clamp(min=share), 0.0)
+        self.average = self.average + weight * (new - self.average)
+        # What is carried back is the difference, so that the frame's own details stay as sharp as they are.
+        size = logits.shape[-2], logits.shape[-1]
+        to_first = torch.linalg.inv(to_frame)
+        here = _share_of_crop(apply_matrix(to_first, _photo_pixels(transform, *size)), self.transform)
+        difference, known = _read(torch.where(shown, self.average - new, 0.0), here, size)
+        return logits + torch.where(known, difference, 0.0)
+
+
+def _photo_pixels(transform: FaceTransform, height: int, width: int) -> torch.Tensor:
+    """(height * width, 2) float64 pixel indices of the photo at the centres of a map that covers the crop."""
     extent = torch.tensor([width, height], dtype=torch.float64)
-    pixels = pixel_grid(height, width, "facer", extent)[0] / extent  # in [0, 1]
     first = pixel_centre(transform.convention)
-    here = crop_to_photo(
-        pixels * transform.crop_size - 0.5 + first,
-        transform.matrix.double().cpu(),
-        transform.crop_size,
-        transform.warp_factor,
-    )
-    first_before = pixel_centre(transform_before.convention)
-    there = photo_to_crop(
-        apply_matrix(motion, here - first) + first_before,
-        transform_before.matrix.double().cpu(),
-        transform_before.crop_size,
-        transform_before.warp_factor,
-    )
-    there = (there + 0.5 - first_before) / transform_before.crop_size
-    shown = ((there > 0) & (there < 1)).all(dim=-1).reshape(height, width).to(logits.device)
+    points = pixel_grid(height, width, "facer", extent)[0] / extent * transform.crop_size - 0.5 + first
+    return crop_to_photo(points, transform.matrix.double().cpu(), transform.crop_size, transform.warp_factor) - first
+
+
+def _share_of_crop(points: torch.Tensor, transform: FaceTransform) -> torch.Tensor:
+    """Points (n, 2) of the photo, pixel indices, as shares of the crop's sides."""
+    first = pixel_centre(transform.convention)
+    found = photo_to_crop(points + first, transform.matrix.double().cpu(), transform.crop_size, transform.warp_factor)
+    return (found - first + 0.5) / transform.crop_size
+
+
+def _read(maps: torch.Tensor, shares: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Maps (n, height, width) read at shares of their sides, (n, *size), and where these are inside, (*size)."""
+    extent = torch.tensor([maps.shape[-1], maps.shape[-2]], dtype=torch.float64)
+    inside = ((shares > 0) & (shares < 1)).all(dim=-1).reshape(size).to(maps.device)
     # Half a pixel beyond the outermost centres repeats them.
     half = 0.5 / extent
-    there = (there.maximum(half).minimum(1 - half) * extent).reshape(1, height, width, 2).to(logits.device)
-    carried = sample(before[None], there, "facer")[0]
-    # How far the two answers are apart, 0 to 1: half the sum of the differences of their probabilities.
-    apart = (logits.softmax(dim=0) - carried.softmax(dim=0)).abs().sum(dim=0) / 2
-    weight = torch.where(shown, apart.square().clamp(min=share), 1.0)
-    return carried + weight * (logits - carried)
+    coordinates = (shares.maximum(half).minimum(1 - half) * extent).reshape(1, *size, 2)
+    return sample(maps[None], coordinates.to(maps.device), "facer")[0], inside
 
 
 def _averaging_share(seconds: float) -> float:
     return float(1 - np.exp(-max(seconds, 0.0) / _LOGITS_SECONDS))
 
 
-def _places(faces: Faces) -> np.ndarray:
-    """(faces, n, 2) points that say where each face is: landmarks, else the five points, else the box's corners."""
-    found = faces.landmarks if faces.landmarks is not None else faces.points
-    return faces.boxes.reshape(-1, 2, 2) if found is None else found
+def _place(faces: Faces, i: int) -> np.ndarray:
+    """(n, 2) points that say where a face is: landmarks, else the five points, else the box's corners."""
+    for found in (faces.landmarks, faces.points):
+        # Points on one spot tell nothing.
+        if found is not None and np.ptp(found[i], axis=0).max() > 0.1 * _side(faces.boxes[i]):
+            return found[i]
+    return faces.boxes[i].reshape(2, 2)
 
 
 def _side(box: np.ndarray) -> float:

@@ -153,13 +153,14 @@ def test_flicker_is_averaged_and_certain_changes_pass():
     for smooth_labels in (True, False):
         tracker, maps = FaceTracker(smooth_labels=smooth_labels), []
         for i in range(30):
-            noisy = base + 0.5 * torch.randn(base.shape, generator=rng)
+            coarse = 0.5 * torch.randn(1, 2, 6, 6, generator=rng)
+            noisy = base + torch.nn.functional.interpolate(coarse, size=(24, 24), mode="bilinear")[0]
             followed = tracker.track(faces, i / FPS)
             (found,) = tracker.steady_logits([noisy], [transform], followed, i / FPS)
             tracker.finish_frame(followed, i / FPS)
             maps.append(found.argmax(dim=0))
         flips[smooth_labels] = torch.stack([(a != b).float().mean() for a, b in pairwise(maps[5:])])
-    assert flips[True].mean() < 0.6 * flips[False].mean()
+    assert flips[True].mean() < 0.75 * flips[False].mean()
     # An eye closes: seen in the very frame.
     tracker = FaceTracker()
     for i, sign in enumerate((1, 1, 1, 1, -1)):
