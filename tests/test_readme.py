@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from film_cases import write_film
 from PIL import Image
 
 import farl_hf
@@ -65,6 +66,7 @@ def workplace(tmp_path_factory):
     noise = np.random.default_rng(0).integers(0, 256, (260, 240, 3), dtype=np.uint8)
     for name in ("face.jpg", "photo.jpg", "group.jpg", "empty.jpg"):
         Image.fromarray(noise).save(folder / name)
+    write_film(folder / "film.mp4", num_frames=3)
     return folder
 
 
