@@ -14,6 +14,7 @@ sides compute the same, which is checked first, and take turns; times are median
 import argparse
 import json
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from itertools import chain
@@ -48,6 +49,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--case", default="", help="only cases whose name holds this text")
     parser.add_argument("--threads", type=int, help="of torch; default: all cores")
     parser.add_argument("--repeats", type=int, default=7, help="turns of each case (default: %(default)s)")
+    parser.add_argument(
+        "--cpu_time", action="store_true", help="count CPU time, not the clock's: for a busy machine, with --threads 1"
+    )
     parser.add_argument("--json", type=Path, help="file for the rows")
     parser.add_argument("--markdown", type=Path, help="file for the table")
     parser.add_argument("--memory_of", nargs=3, metavar=("SUITE", "CASE", "SIDE"), help=argparse.SUPPRESS)
@@ -67,7 +71,9 @@ def main(arguments: list[str]) -> int:
     script = [__file__, *(["--quick"] if options.quick else [])]
     script += ["--threads", str(options.threads)] if options.threads else []
     cases = [case for suite in suites for case in cases_of(suite, options.quick) if options.case in case.name]
-    rows = run_cases(cases, options.repeats, script)
+    if options.cpu_time and options.threads != 1:
+        parser.error("--cpu_time needs --threads 1: the time of several threads would be added up.")
+    rows = run_cases(cases, options.repeats, script, time.process_time if options.cpu_time else time.perf_counter)
     machine = describe_machine()
     print(markdown_table(rows, machine))
     if options.json:

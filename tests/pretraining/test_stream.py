@@ -81,6 +81,16 @@ def test_each_sample_once_per_epoch_in_a_new_order(shards, num_workers):
     assert epochs[1][:32] == epochs[0] and epochs[1][32:] != epochs[0]
 
 
+def test_captions_are_cut_and_padded_as_by_the_tokenizer(tmp_path):
+    captions = {"0": b"number 0: a photo", "1": b"number 1: " + b"very " * 200 + b"long"}
+    write_tar(tmp_path / "a.tar", {key: {**sample_members(int(key)), "txt": text} for key, text in captions.items()})
+    (batch,) = ImageTextLoader(stream([str(tmp_path / "a.tar")], num_epochs=1))
+    texts = [captions[str(number)].decode() for number in numbers(batch)]
+    expected = TOKENIZER(texts, padding="longest", truncation=True, max_length=77, return_tensors="pt")
+    assert batch["input_ids"].shape == (2, 77) and torch.equal(batch["input_ids"], expected["input_ids"])
+    assert torch.equal(batch["attention_mask"], expected["attention_mask"])
+
+
 def test_order_is_a_function_of_the_seed(shards):
     first, second, other = (read_all(ImageTextLoader(stream(shards, num_epochs=1, seed=s))) for s in (1, 1, 2))
     assert first == second != other
