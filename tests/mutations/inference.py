@@ -13,7 +13,7 @@ FACES = ("tests/inference/test_results.py",)
 PICTURES = ("tests/inference/test_drawing.py",)
 DETECTOR = ("tests/inference/test_detection.py",)
 TRACKS = ("tests/inference/test_tracking.py",)
-FILM = ("tests/inference/test_films.py",)
+FILM = ("tests/inference/test_film_files.py",)
 INDEX = ("tests/commands/test_search.py",)
 
 MUTATIONS = [

@@ -93,6 +93,27 @@ def test_damage_in_the_middle_is_an_error_not_a_hang(tmp_path):
         list(FilmReader(tmp_path / "damaged.mp4"))
 
 
+def test_garbled_films_are_read_or_refused(tmp_path):
+    """Bytes changed, cut out and cut off: no crash, no hang, no thread left."""
+    whole = write_film(tmp_path / "film.mp4", 20).read_bytes()
+    rng, before, read = np.random.default_rng(0), threading.active_count(), 0
+    for number in range(45):
+        data, start = bytearray(whole), int(rng.integers(len(whole)))
+        if number % 3 == 0:
+            data = data[:start]
+        elif number % 3 == 1:
+            del data[start : start + int(rng.integers(1, 200))]
+        else:
+            for place in rng.integers(0, len(data), int(rng.integers(1, 20))):
+                data[place] = rng.integers(256)
+        (tmp_path / "garbled.mp4").write_bytes(data)
+        try:
+            read += len(list(FilmReader(tmp_path / "garbled.mp4"))) > 0
+        except ValueError as error:
+            assert "garbled.mp4: " in str(error) and "\n" not in str(error)
+    assert 0 < read < 45 and threading.active_count() == before
+
+
 def test_is_film():
     assert is_film("a/b.MP4") and is_film("c.webm") and not is_film("d.jpg") and not is_film("mp4")
 

@@ -119,6 +119,25 @@ def test_a_network_that_fails_is_one_error(folder, tmp_path, monkeypatch, capsys
     ]
 
 
+def test_ctrl_c_leaves_whole_files(folder, tmp_path, monkeypatch):
+    from farl_hf.inference import films
+
+    with_frames = films.with_frames
+
+    def stopped(*args):
+        for number, pair in enumerate(with_frames(*args)):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield pair
+
+    arguments = ["detect", str(folder / "face.mp4"), "--output", str(tmp_path), "--quiet"]
+    with monkeypatch.context() as patch:
+        patch.setattr(films, "with_frames", stopped)
+        assert main(arguments) == 130
+    assert not entries(tmp_path / "results.jsonl") and not list((tmp_path / "films").iterdir())
+    assert main(arguments) == 0 and len(entries(tmp_path / "films/face.mp4.jsonl")) == 5
+
+
 def resident() -> float:
     """Megabytes."""
     with open("/proc/self/statm") as file:
