@@ -7,8 +7,9 @@ Speed and memory, side by side in one run with what people use otherwise.
 
 Suites: parsing and alignment (against the original's networks, written plainly), clip (against CLIPModel and
 open_clip), pretrain (against open_clip), flags (of a pre-training step, on against off), data (readers against
-webdataset and datasets, training faces against torchvision and OpenCV), pipeline (around the network), memory. The two
-sides compute the same, which is checked first, and take turns; times are medians, ratio is reference over ours.
+webdataset and datasets, training faces against torchvision and OpenCV), pipeline (around the network), memory,
+synthetic (generated faces of one call against one by one). The two sides compute the same, which is checked first, and
+take turns; times are medians, ratio is reference over ours.
 """
 
 import argparse
@@ -25,9 +26,10 @@ from benchmarks.finetuning_suites import training_face_cases
 from benchmarks.measuring import Case, describe_machine, markdown_table, peak_memory, run_cases, write_json
 from benchmarks.network_suites import QUICK, Scale, clip_cases, dense_cases, memory_cases, pipeline_cases
 from benchmarks.pretraining_suites import data_cases, flag_cases, pretrain_cases
+from benchmarks.synthetic_suite import synthetic_cases
 from transformers.utils import logging
 
-SUITES = ("parsing", "alignment", "clip", "pipeline", "memory", "data", "pretrain", "flags")
+SUITES = ("parsing", "alignment", "clip", "pipeline", "memory", "data", "pretrain", "flags", "synthetic")
 
 
 def cases_of(suite: str, quick: bool) -> Iterator[Case]:
@@ -38,6 +40,8 @@ def cases_of(suite: str, quick: bool) -> Iterator[Case]:
     if suite == "data":
         readers = data_cases((128,), 200) if quick else data_cases()
         return chain(readers, training_face_cases(96, 4) if quick else training_face_cases())
+    if suite == "synthetic":
+        return synthetic_cases((64,), 2) if quick else synthetic_cases()
     cases = {"clip": clip_cases, "pretrain": pretrain_cases, "flags": flag_cases}
     return {**cases, "pipeline": pipeline_cases, "memory": memory_cases}[suite](scale)
 

@@ -30,7 +30,7 @@ CONTACT = [(0, -20.9), (6, -20.0), (11, -18.0), (17, -13.0), (21, -9.8), (23.5, 
 JAW_POINTS, JAW_STEPS = 33, 30
 # From the ear's front at the eyes' height over the jaw's angle to the chin, from the chin upwards.
 JAW_EDGE = np.array(
-    [(0, 119), (15, 116.5), (28, 110), (40, 99), (51, 84), (60, 66), (65, 50), (69, 32), (71, 14), (72, -4)]
+    [(0, 119), (15, 117), (28, 113), (40, 104), (51, 91), (60, 75), (66, 57), (70, 36), (72, 16), (72, -4)]
 )
 JAW_MIDDLE = np.array([0.0, 0.040, 0.055])
 # Lids reach this far from the eye's opening, and are searched at points this far from each other, metres.

@@ -138,10 +138,12 @@ _SPREADS = {
 
 
 # Means of local changes that bring the average head to the proportions of annotated photos (eyes nearer together and
-# longer, a wider and shorter face); all others have 0.
+# longer, a wider and shorter face, thinner lips, narrower noses); all others have 0.
 _MEANS = {
     "l-eye-trans-out": -0.3,
-    "l-eye-push2-out": 0.3,
+    "l-eye-push2-out": 0.65,
+    "l-eye-push1-out": 0.3,
+    "l-eye-scale-incr": 0.3,
     "head-scale-horiz-incr": 0.12,
     "head-scale-vert-incr": -0.15,
     "head-fat-incr": 0.05,
@@ -149,6 +151,13 @@ _MEANS = {
     "l-eye-height2-incr": 0.35,
     "head-angle-out": 0.1,
     "mouth-scale-horiz-incr": 0.1,
+    "mouth-scale-vert-incr": -0.3,
+    "mouth-lowerlip-height-incr": -0.25,
+    "mouth-upperlip-height-incr": -0.25,
+    "nose-nostrils-width-incr": -0.3,
+    "nose-width3-incr": -0.25,
+    "nose-scale-horiz-incr": -0.1,
+    "nose-point-up": 0.35,
 }
 
 

@@ -9,6 +9,7 @@ from benchmarks.measuring import Case, Row, describe_machine, markdown_table, me
 from benchmarks.network_suites import Scale, clip_cases, dense_cases, pipeline_cases, seeded_dense_model
 from benchmarks.pretraining_suites import data_cases, pretrain_cases
 from benchmarks.reference import PlainDenseModel
+from benchmarks.synthetic_suite import synthetic_cases
 from script_cases import load_script
 from torch import nn
 
@@ -48,7 +49,7 @@ def test_plain_network_shares_no_neck_and_head(part, change):
     assert not torch.allclose(got, expected, atol=1e-4 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("suite", ("parsing", "alignment", "clip", "pretrain", "data", "pipeline"))
+@pytest.mark.parametrize("suite", ("parsing", "alignment", "clip", "pretrain", "data", "pipeline", "synthetic"))
 def test_every_suite_runs_and_compares_equals(suite):
     cases = {
         "parsing": lambda: dense_cases("parsing", SCALE),
@@ -57,6 +58,7 @@ def test_every_suite_runs_and_compares_equals(suite):
         "pretrain": lambda: pretrain_cases(SCALE, batch=2),
         "data": lambda: [*data_cases((64,), 100), *training_face_cases(96, 2)],
         "pipeline": lambda: pipeline_cases(SCALE, faces=2, photos=2),
+        "synthetic": lambda: synthetic_cases((48,), 2),
     }[suite]()
     for case in cases:
         row = measure(case, repeats=2)
