@@ -6,7 +6,7 @@ coordinates found in a photo fit the pixels that are cut out of it.
 import base64
 import io
 import os
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 import numpy as np
 import torch
@@ -64,8 +64,17 @@ def to_rgb_image(image: ImageLike, index: int = 0) -> Image.Image:
         image = _open(image, index)
     if isinstance(image, Image.Image) and image.mode not in _DEEP_MODES:
         return _to_mode_rgb(_upright(image, index), index)
+    if _is_rgb_bytes(image):
+        return Image.fromarray(np.ascontiguousarray(image[..., :3]))  # what the way by floats comes to, sooner
     pixels = to_rgb_tensor(image, index).detach()
     return Image.fromarray((pixels * 255).round().clamp(0, 255).byte().movedim(0, -1).cpu().numpy())
+
+
+def _is_rgb_bytes(image: ImageLike) -> TypeGuard[np.ndarray]:
+    """Whether an array is (height, width, 3 or 4) uint8 and not too small."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
+        return False
+    return image.shape[2] in (3, 4) and min(image.shape[:2]) >= 2
 
 
 def _open(source: str | os.PathLike, index: int) -> Image.Image:

@@ -188,3 +188,12 @@ def test_batches_and_numpy_output():
     assert isinstance(arrays, np.ndarray) and np.array_equal(arrays, expected.numpy())
     with pytest.raises(ValueError, match=r"'pt'.*'np'"):
         processor(batch, return_tensors="tf")
+
+
+@pytest.mark.parametrize("channels", (3, 4))
+def test_bytes_stay_what_they_are(channels):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, channels), dtype=np.uint8)
+    np.testing.assert_array_equal(np.asarray(to_rgb_image(pixels[::-1])), pixels[::-1, :, :3])
+    np.testing.assert_array_equal(np.asarray(to_rgb_image(pixels.astype(np.int64))), pixels[..., :3])
+    with pytest.raises(ValueError, match="at least 2 x 2"):
+        to_rgb_image(pixels[:1])
