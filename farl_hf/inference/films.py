@@ -112,7 +112,7 @@ class _Opened:
         try:
             # Files may name further files and addresses, which are none of their business.
             options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
-            self.container = av.open(f"file:{self.path}", options=options)
+            self.container = av.open(f"file:{self.path}", options=options, metadata_errors="replace")
         except (av.FFmpegError, OSError) as error:
             raise ValueError(f"{self.path}: no film ({_one_line(error)}).") from error
         stream = next(iter(self.container.streams.video), None)

@@ -55,16 +55,19 @@ def test_index_and_search(folder, capsys):
     assert np.allclose(index.photos["2.png"].embeddings, encoder.embed_faces(photo, faces), atol=2e-3)
     assert np.allclose(index.photos["2.png"].boxes, faces.boxes)
 
-    assert main(["search", str(folder), "a smiling man with glasses", "--top", "4", "--json"]) == 0
+    description = "a smiling man with glasses"
+    assert main(["search", str(folder), description, "--json"]) == 0
     output = capsys.readouterr()
     found = [json.loads(line) for line in output.out.splitlines()]
     text = encoder.embed_texts(["a photo of a smiling man with glasses"])[0]
     best = {name: float(max(p.embeddings @ text, default=-9)) for name, p in index.photos.items()}
-    assert [face["name"] for face in found] == sorted(best, key=best.get, reverse=True)[:4]
+    assert [face["name"] for face in found] == sorted(best, key=best.get, reverse=True)[:6]
     for face in found:
         scores = index.photos[face["name"]].embeddings.astype(np.float32) @ text
         assert face["face"] == scores.argmax() and face["score"] == pytest.approx(scores.max(), abs=2e-3)
     assert "not by identity" in output.err
+    main(["search", str(folder), description, "--json", "--top", "2"])
+    assert capsys.readouterr().out == "".join(output.out.splitlines(keepends=True)[:2])
 
 
 def test_going_on(folder, capsys, monkeypatch):
