@@ -67,16 +67,20 @@ def describe(head: Head, rendering: Rendering, size: int, blurry: bool) -> Synth
 # Points of the outline in each layout: they lie where the surface turns away, and so does its depth.
 _OUTLINE = {68: slice(0, 17), 98: slice(0, 33), 106: slice(0, 33), 19: slice(18, 19), 5: slice(0, 0)}
 
+# Points where the lips touch, which lie a little behind what is seen of a closed mouth.
+_BETWEEN_LIPS = {68: slice(60, 68), 98: slice(88, 96), 106: slice(96, 104), 19: slice(15, 18), 5: slice(3, 5)}
+
 
 def _visible(points: np.ndarray, at: np.ndarray, depth: np.ndarray, focal: float) -> np.ndarray:
     """
     Whether points (n, 3) of a layout, seen at (n, 2), are inside of the picture and in view: one of the pixels around
-    shows the face less than 3 mm and a pixel (25 mm on the outline) before or behind them. `depth` is infinite where
-    anything but this face is seen, `focal` the focal length in pixels.
+    shows the face less than 3 mm and a pixel (12 mm between the lips, 25 mm on the outline) before or behind them.
+    `depth` is infinite where anything but this face is seen, `focal` the focal length in pixels.
     """
     size = len(depth)
     inside = ((at > -0.5) & (at < size - 0.5)).all(axis=1)
     tolerance = 0.003 + points[:, 2] / focal
+    tolerance[_BETWEEN_LIPS[len(points)]] = 0.012
     tolerance[_OUTLINE[len(points)]] = 0.025
     column, row = np.floor(at).astype(int).T
     steps = range(-1, 3)
