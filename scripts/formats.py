@@ -11,7 +11,7 @@ and 8-bit ONNX.
 8-bit ranges are measured on training faces. Times are of one face at a time on one thread, the median of rounds in
 which every format has its turn, in CPU seconds; "times" is how many times as fast as the first row. Scores are of the
 test split, faces found by the set's own annotation; the difference is the largest of the logits (of landmarks: of the
-coordinates) over the largest, on two test faces.
+coordinates) over the largest, on one test face.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--model", required=True, help="folder of a task model")
     parser.add_argument("--dataset", required=True, choices=tuple(BENCHMARKS))
     parser.add_argument("--data_dir", required=True, help="folder of the data set in its official layout")
-    parser.add_argument("--limit", type=int, help="only so many faces of the test split")
+    parser.add_argument("--limit", type=int, help="only so many faces of the test split; 0 for no scores")
     parser.add_argument("--calibration", type=int, default=32, help="training faces for 8-bit ranges")
     parser.add_argument(
         "--formats", nargs="+", choices=FORMATS, metavar="FORMAT", help=f"only these of: {'; '.join(FORMATS)}"
@@ -115,7 +115,7 @@ class Row:
         megabytes: Of its file; `None` where it is none.
         milliseconds: For one face.
         speedup: How many times as fast as the first format.
-        score: The task's headline, in percent.
+        score: The task's headline, in percent, if faces were scored.
         difference: Largest of the logits or landmarks from the model's, relative to the largest.
     """
 
@@ -123,7 +123,7 @@ class Row:
     megabytes: float | None
     milliseconds: float
     speedup: float
-    score: float
+    score: float | None
     difference: float
 
 
@@ -132,18 +132,22 @@ def measure(options: argparse.Namespace) -> list[Row]:
     # Landmarks are decoded in the crop, as exported models do.
     source = {"dataset": options.dataset, "data_dir": options.data_dir, "convention": "farl", "device": "cpu"}
     evaluation = open_evaluation(options.model, split="test", **source)
-    if options.limit:
+    faces = EvaluationFaces(evaluation.faces)
+    test_crop = faces[0]["pixel_values"][None]
+    if options.limit is not None:
         evaluation.faces.rows = evaluation.faces.rows.select(range(min(options.limit, len(evaluation.faces))))
     model, task = evaluation.model.float().eval(), evaluation.faces.task
-    train = EvaluationFaces(open_evaluation(options.model, split="train", **source).faces)
-    crops = torch.stack([train[i]["pixel_values"] for i in range(min(options.calibration, len(train)))])
-    faces = EvaluationFaces(evaluation.faces)
-    test_crops = torch.stack([faces[i]["pixel_values"] for i in range(min(2, len(faces)))])
     fast = optimize_for_inference(model)
+
+    def export_int8(path: Path) -> Path:
+        train = EvaluationFaces(open_evaluation(options.model, split="train", **source).faces)
+        crops = torch.stack([train[i]["pixel_values"] for i in range(min(options.calibration, len(train)))])
+        return export_int8_onnx(model, path, crops)
+
     exports: dict[str, tuple[str, Callable[[Path], Path]]] = {
         "ONNX": ("plain.onnx", lambda path: export_onnx(model, path)),
         "ONNX, optimised": ("fast.onnx", lambda path: export_onnx(fast, path)),
-        "ONNX, int8": ("int8.onnx", lambda path: export_int8_onnx(model, path, crops)),
+        "ONNX, int8": ("int8.onnx", export_int8),
     }
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.files or Path(scratch)
@@ -162,44 +166,45 @@ def measure(options: argparse.Namespace) -> list[Row]:
         models |= {name: Answering(onnx_function(path), model) for name, path in files.items()}
     if options.formats:
         models = {name: models[name] for name in FORMATS if name in options.formats and name in models}
-    times = measure_times(models, crops[:1], options.rounds)
-    answers = {name: answer(other, model, test_crops) for name, other in models.items()}
-    expected = answers["PyTorch"] if "PyTorch" in answers else answer(model, model, test_crops)
+    times, answers = measure_times(models, test_crop, options.rounds)
+    expected = (
+        answers["PyTorch"] if "PyTorch" in answers else measure_times({"PyTorch": model}, test_crop, 0)[1]["PyTorch"]
+    )
     slowest = next(iter(times.values()))
     rows = []
     for name, other in models.items():
-        result = type(evaluation)(other, evaluation.faces, options.dataset, "test").run(batch_size=1)
-        score = 100 * result["metrics"]["all"][task.headline]
+        score = None
+        if len(evaluation.faces):
+            result = type(evaluation)(other, evaluation.faces, options.dataset, "test").run(batch_size=1)
+            score = 100 * result["metrics"]["all"][task.headline]
         difference = float((answers[name] - expected).abs().max() / expected.abs().max())
         rows.append(Row(name, sizes.get(name), 1000 * times[name], slowest / times[name], score, difference))
     return rows
 
 
 @torch.inference_mode()
-def measure_times(models: dict[str, nn.Module], pixel_values: torch.Tensor, rounds: int) -> dict[str, float]:
-    """Median CPU seconds of each model; the first round warms up."""
+def measure_times(
+    models: dict[str, nn.Module], pixel_values: torch.Tensor, rounds: int
+) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """Median CPU seconds of each model, and its logits or landmarks; the first round warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in models}
+    answers = {}
     for _ in tqdm(range(rounds + 1), desc="timing", unit="round"):
         for name, model in models.items():
             start = time.process_time()
-            model(pixel_values=pixel_values)
+            outputs = model(pixel_values=pixel_values)
             seconds[name].append(time.process_time() - start)
-    return {name: float(np.median(values[1:])) for name, values in seconds.items()}
-
-
-@torch.inference_mode()
-def answer(other: nn.Module, model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
-    """The logits or landmarks of the model in another format, one face at a time."""
-    (name,) = exportable(model)[0].output_names
-    return torch.cat([other(pixel_values=face)[name] for face in pixel_values.split(1)])
+            answers[name] = outputs["landmarks" if "landmarks" in outputs else "logits"]
+    return {name: float(np.median(values[1:] or values)) for name, values in seconds.items()}, answers
 
 
 def markdown(rows: list[Row]) -> str:
     lines = ["| format | MB | ms per face | times | score, percent | difference |", "| --- " * 6 + "|"]
     for row in rows:
         size = "-" if row.megabytes is None else f"{row.megabytes:.1f}"
+        score = "-" if row.score is None else f"{row.score:.3f}"
         times = f"{row.milliseconds:,.1f} | {row.speedup:.2f}"
-        lines.append(f"| {row.name} | {size} | {times} | {row.score:.3f} | {row.difference:.1e} |")
+        lines.append(f"| {row.name} | {size} | {times} | {score} | {row.difference:.1e} |")
     return "\n".join(lines)
 
 
