@@ -125,33 +125,47 @@ def _without_torch(folder: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
 
 
-@pytest.mark.parametrize(
-    "first",
-    [
-        "import farl_hf; import transformers",
-        "import transformers, farl_hf",
-        "from transformers import AutoModel; import farl_hf",
-        "import farl_hf.models.modeling_farl",
-        "import farl_hf.models.processing_farl",
-        "import farl_hf.models.image_processing_farl",
-        "import farl_hf, transformers.modeling_layers",
-        "import farl_hf, transformers.backbone_utils",
-        "import farl_hf, transformers.trainer",
-    ],
+FIRST_IMPORTS = (
+    "import farl_hf; import transformers",
+    "import transformers, farl_hf",
+    "from transformers import AutoModel; import farl_hf",
+    "from transformers import pipeline; import farl_hf",
+    "import farl_hf.models.modeling_farl",
+    "import farl_hf.models.processing_farl",
+    "import farl_hf.models.image_processing_farl",
+    "import farl_hf.inference.pipelines",
+    "import farl_hf, transformers.modeling_layers",
+    "import farl_hf, transformers.backbone_utils",
+    "import farl_hf, transformers.trainer",
 )
-def test_auto_classes_know_farl_whatever_is_imported_first(first):
+
+
+def test_auto_classes_know_farl_whatever_is_imported_first():
+    """Each case in a fork of one process that has imported torch, and nothing of Transformers or ours."""
     code = (
-        f"{first}; from transformers import AutoConfig, AutoModelForKeypointDetection as A; "
-        "from transformers import AutoImageProcessor, AutoProcessor, AutoModel, AutoTokenizer; "
-        "from transformers.models.auto import image_processing_auto, processing_auto; "
-        "config = farl_hf.FaRLConfig.from_preset('tiny'); "
-        "assert type(A.from_config(config)).__name__ == 'FaRLForFaceAlignment'; "
-        "assert type(AutoModel.from_config(config.vision_config)).__name__ == 'FaRLVisionModel'; "
-        "assert type(config) in processing_auto.PROCESSOR_MAPPING; "
-        "assert type(config) in image_processing_auto.IMAGE_PROCESSOR_MAPPING; "
-        "assert type(AutoConfig.for_model('farl')) is type(config)"
+        "from transformers import AutoConfig, AutoModelForKeypointDetection as A\n"
+        "from transformers import AutoImageProcessor, AutoProcessor, AutoModel, AutoTokenizer\n"
+        "from transformers.models.auto import image_processing_auto, processing_auto\n"
+        "from transformers.pipelines import check_task\n"
+        "config = farl_hf.FaRLConfig.from_preset('tiny')\n"
+        "assert type(A.from_config(config)).__name__ == 'FaRLForFaceAlignment'\n"
+        "assert type(AutoModel.from_config(config.vision_config)).__name__ == 'FaRLVisionModel'\n"
+        "assert type(config) in processing_auto.PROCESSOR_MAPPING\n"
+        "assert type(config) in image_processing_auto.IMAGE_PROCESSOR_MAPPING\n"
+        "assert type(AutoConfig.for_model('farl')) is type(config)\n"
+        "assert check_task('face-analysis')[0] == 'face-analysis'\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    program = (
+        "import os, sys, torch\n"
+        "assert 'transformers' not in sys.modules\n"
+        f"for first in {FIRST_IMPORTS!r}:\n"
+        "    if child := os.fork():\n"
+        "        assert os.waitpid(child, 0)[1] == 0, first\n"
+        "    else:\n"
+        f"        exec(first + '\\n' + {code!r})\n"
+        "        os._exit(0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,6 +1,7 @@
 """The benchmark compares equals, notices when it does not, and writes every field."""
 
 import json
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -49,23 +50,38 @@ def test_plain_network_shares_no_neck_and_head(part, change):
     assert not torch.allclose(got, expected, atol=1e-4 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("suite", ("parsing", "alignment", "clip", "pretrain", "data", "pipeline", "synthetic"))
-def test_every_suite_runs_and_compares_equals(suite):
-    cases = {
-        "parsing": lambda: dense_cases("parsing", SCALE),
-        "alignment": lambda: dense_cases("alignment", SCALE),
-        "clip": lambda: clip_cases(SCALE),
-        "pretrain": lambda: pretrain_cases(SCALE, batch=2),
-        "data": lambda: [*data_cases((64,), 100), *training_face_cases(96, 2)],
-        "pipeline": lambda: pipeline_cases(SCALE, faces=2, photos=2),
-        "synthetic": lambda: synthetic_cases((48,), 2),
-    }[suite]()
+CASES = {
+    "parsing": lambda: dense_cases("parsing", SCALE),
+    "alignment": lambda: dense_cases("alignment", SCALE),
+    "clip": lambda: clip_cases(SCALE),
+    "pretrain": lambda: pretrain_cases(SCALE, batch=2),
+    "data": lambda: [*data_cases((64,), 100), *training_face_cases(96, 2)],
+    "pipeline": lambda: pipeline_cases(SCALE, faces=2, photos=2),
+    "synthetic": lambda: synthetic_cases((48,), 2),
+}
+
+
+def run_and_compare(suite: str, cases: Iterable[Case]) -> None:
     for case in cases:
         row = measure(case, repeats=2)
         assert row.suite == suite and (not case.timed or row.ratio == pytest.approx(row.reference_ms / row.ours_ms))
         assert case.tolerance is None or row.max_difference <= case.tolerance
         if case.timed:
             assert row.spread[0] <= row.spread[1] and row.ours_ms > 0
+
+
+@pytest.mark.parametrize("suite", CASES)
+def test_every_suite_runs_and_compares_equals(suite):
+    run_and_compare(suite, (case for case in CASES[suite]() if "onnxruntime" not in case.name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", ("parsing", "alignment"))
+def test_exported_networks_compare_equal(suite):
+    """Of exports the fast tests are tests/inference/test_export.py."""
+    cases = [case for case in CASES[suite]() if "onnxruntime" in case.name]
+    assert len(cases) == 3
+    run_and_compare(suite, cases)
 
 
 def test_sides_that_disagree_are_an_error():
