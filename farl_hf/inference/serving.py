@@ -336,7 +336,8 @@ def start_server(service: FaceService, host: str = "127.0.0.1", port: int | None
 async def _read_photo(request: Any, service: FaceService) -> bytes:
     if request.headers.get("content-type", "").startswith("multipart/"):
         raise Refusal("Send the file itself as the body, no form: curl --data-binary @photo.jpg.", 415)
-    parts, size = [], 0
+    parts: list[bytes] = []
+    size = 0
     try:
         async with asyncio.timeout(_SECONDS_FOR_UPLOAD):
             async for part in request.stream():
