@@ -1,6 +1,7 @@
 """Fine-tuning: every benchmark in every tuning, averaged weights, adapters, resume, bad data, evaluation."""
 
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -520,7 +521,15 @@ def score_in_process(rank: int, model: str, data_dir: str, output: str) -> None:
 def test_two_processes_share_an_evaluation(data, trained, tmp_path):
     single = open_evaluation(trained["wflw"], "wflw", data("wflw"), device="cpu").run(progress=False)
     arguments = (trained["wflw"], str(data("wflw")), str(tmp_path))
-    torch.multiprocessing.spawn(score_in_process, arguments, nprocs=2)
+    # Forks of one process that has imported everything.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["farl_hf.finetuning.run"])
+    processes = [context.Process(target=score_in_process, args=(rank, *arguments)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+        assert process.exitcode == 0
     for rank in range(2):
         result = json.loads((tmp_path / f"{rank}.json").read_text())
         assert result["num_samples"] == 4
