@@ -428,7 +428,10 @@ def openai_state_dict(tensors: Tensors, config: FaRLConfig) -> Tensors:
 
     Raises:
         KeyError: If a tensor is missing.
+        CheckpointError: If the vision tower has a stem of convolutions, which CLIP has not.
     """
+    if config.vision_config.stem_channels:
+        raise CheckpointError("The vision tower has stem_channels (convolutions before the patches): CLIP has none.")
 
     def official(names: tuple[str, ...]) -> torch.Tensor:
         tensor = torch.cat([tensors[name] for name in names]) if len(names) == 3 else tensors[names[0]]

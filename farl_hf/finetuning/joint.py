@@ -4,8 +4,9 @@ layouts of landmarks and attributes. It is cheaper than one fine-tune per task (
 its parts come apart into ordinary models that share their tower to the last bit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -28,8 +29,18 @@ from ..models.modeling_farl import (
 )
 from ..models.tokenization import build_processor
 
-_LAPA, _CELEBAMASK_HQ = len(LAPA_LABELS), len(CELEBAMASK_HQ_LABELS)
 _LAYOUTS = (68, 98)
+
+
+def _consecutive(counts: Mapping[str | int, int]) -> dict[str | int, slice]:
+    ends = list(accumulate(counts.values()))
+    return {name: slice(end - counts[name], end) for name, end in zip(counts, ends, strict=True)}
+
+
+# Label set or layout of landmarks -> its rows of the dense head's last layer.
+_ROWS = _consecutive(
+    {"lapa": len(LAPA_LABELS), "celebamask_hq": len(CELEBAMASK_HQ_LABELS), **{layout: layout for layout in _LAYOUTS}}
+)
 
 
 @dataclass(frozen=True)
@@ -72,8 +83,8 @@ class JointBatch:
 
 class JointFaRL(nn.Module):
     """
-    The dual encoder with its masked branch, and the heads of all tasks on its tower. The two parsers share their neck
-    and head but for the last layer, and so do the two aligners.
+    The dual encoder with its masked branch, and the heads of all tasks on its tower. Parsers and aligners share neck
+    and head but for the last layer.
 
     Args:
         config: Sizes; the labels are set here.
@@ -84,14 +95,13 @@ class JointFaRL(nn.Module):
     def __init__(self, config: FaRLConfig, attributes: Sequence[str], weights: JointLossWeights = JointLossWeights()):
         super().__init__()
         self.attributes, self.weights = list(attributes), weights
-        fields = config.to_dict()
         self.dual = FaRLForPreTraining(config)
-        parser = FaRLForFaceParsing(FaRLConfig.from_dict({**fields, "num_labels": _LAPA + _CELEBAMASK_HQ}))
-        aligner = FaRLForFaceAlignment(FaRLConfig.from_dict({**fields, "num_landmarks": sum(_LAYOUTS)}))
-        classifier = FaRLForImageClassification(FaRLConfig.from_dict({**fields, "num_labels": len(self.attributes)}))
-        self.parsing = nn.ModuleDict({"pyramid": parser.pyramid, "decode_head": parser.decode_head})
-        self.alignment = nn.ModuleDict({"pyramid": aligner.pyramid, "heatmap_head": aligner.heatmap_head})
-        self.classifier = classifier.classifier
+        outputs = max(rows.stop for rows in _ROWS.values())
+        dense = FaRLForFaceParsing(self._config(**_label_fields([str(i) for i in range(outputs)])))
+        # The rows of its last layer are in `_ROWS`. Channels last: a third faster on CPUs.
+        self.dense = nn.ModuleDict({"pyramid": dense.pyramid, "head": dense.decode_head})
+        self.dense.to(memory_format=torch.channels_last)
+        self.classifier = FaRLForImageClassification(self._config(**_label_fields(self.attributes))).classifier
 
     @property
     def config(self) -> FaRLConfig:
@@ -103,12 +113,11 @@ class JointFaRL(nn.Module):
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Of the heads of the tasks."""
-        return [p for module in (self.parsing, self.alignment, self.classifier) for p in module.parameters()]
+        return [p for module in (self.dense, self.classifier) for p in module.parameters()]
 
     def forward(self, batch: JointBatch, step: int = 0, tasks: bool = True) -> dict[str, torch.Tensor]:
         """
-        Losses of a batch. Parsing learns from one half and landmarks from the other, which halves the cost of the
-        heads; the landmark layouts take turns by `step`.
+        Losses of a batch. The landmark layouts take turns by `step`.
 
         Args:
             batch: Faces.
@@ -121,12 +130,9 @@ class JointFaRL(nn.Module):
         losses = self._pretraining_losses(batch, tasks)
         hidden_states = losses.pop("hidden_states")
         if tasks:
-            half = len(batch.pixel_values) // 2
-            layout = _LAYOUTS[step % len(_LAYOUTS)]
-            # Heads in full precision, as in the original; on CPUs their convolutions are slower in bfloat16 as well.
-            with torch.autocast(batch.pixel_values.device.type, enabled=False):
-                losses["parsing"] = self._parsing_loss(hidden_states, batch, slice(0, half))
-                losses["alignment"] = self._alignment_loss(hidden_states, batch, layout, slice(half, None))
+            features = self._dense_features(hidden_states)
+            losses["parsing"] = self._parsing_loss(features, batch)
+            losses["alignment"] = self._alignment_loss(features, batch, _LAYOUTS[step % len(_LAYOUTS)])
             losses["attributes"] = nn.functional.binary_cross_entropy_with_logits(
                 self.classifier(hidden_states[-1]).float(), batch.attributes
             )
@@ -151,38 +157,39 @@ class JointFaRL(nn.Module):
             losses["mim"] = masked.mim_loss
         return losses
 
-    def _maps(self, hidden_states: Sequence[torch.Tensor], rows: slice, pyramid: nn.Module) -> list[torch.Tensor]:
+    def _dense_features(self, hidden_states: Sequence[torch.Tensor]) -> torch.Tensor:
+        """What the last layer of the dense head reads: (batch, head channels, ...)."""
         side = self.config.image_size // self.config.vision_config.patch_size
-        return pyramid([tokens_to_map(hidden_states[i][rows].float(), (side, side)) for i in self.config.out_indices])
+        taps = [tokens_to_map(hidden_states[i], (side, side)) for i in self.config.out_indices]
+        taps = [tap.contiguous(memory_format=torch.channels_last) for tap in taps]
+        head = self.dense["head"]
+        last, head.conv_seg = head.conv_seg, nn.Identity()
+        try:
+            return head(self.dense["pyramid"](taps))
+        finally:
+            head.conv_seg = last
 
-    def _parsing_loss(self, hidden_states: Sequence[torch.Tensor], batch: JointBatch, rows: slice) -> torch.Tensor:
-        maps = self._maps(hidden_states, rows, self.parsing["pyramid"])
-        logits = self.parsing["decode_head"](maps).float()
-        logits = resize_bilinear(logits, tuple(batch.lapa_labels.shape[-2:]))
-        lapa = nn.functional.cross_entropy(logits[:, :_LAPA], batch.lapa_labels[rows])
-        celebamask_hq = nn.functional.cross_entropy(logits[:, _LAPA:], batch.celebamask_hq_labels[rows])
-        return lapa + celebamask_hq
+    def _outputs(self, features: torch.Tensor, name: str | int) -> torch.Tensor:
+        """Float32 maps of one label set or one layout of landmarks."""
+        last, rows = self.dense["head"].conv_seg, _ROWS[name]
+        return nn.functional.conv2d(features, last.weight[rows], last.bias[rows]).float()
 
-    def _alignment_loss(
-        self, hidden_states: Sequence[torch.Tensor], batch: JointBatch, layout: int, rows: slice
-    ) -> torch.Tensor:
-        maps = self._maps(hidden_states, rows, self.alignment["pyramid"])
-        heatmaps = self._layout_heatmaps(maps, layout).float()
-        labels = batch.landmarks[layout][rows].float()
-        size = self.config.heatmap_size
+    def _parsing_loss(self, features: torch.Tensor, batch: JointBatch) -> torch.Tensor:
+        losses = []
+        for name, labels in (("lapa", batch.lapa_labels), ("celebamask_hq", batch.celebamask_hq_labels)):
+            logits = resize_bilinear(self._outputs(features, name), tuple(labels.shape[-2:]))
+            losses.append(nn.functional.cross_entropy(logits, labels))
+        return sum(losses, start=features.new_zeros(()))
+
+    def _alignment_loss(self, features: torch.Tensor, batch: JointBatch, layout: int) -> torch.Tensor:
+        heatmaps, labels, size = (
+            self._outputs(features, layout),
+            batch.landmarks[layout].float(),
+            self.config.heatmap_size,
+        )
         targets = target_heatmaps(labels, size=size, radius=self.config.heatmap_radius)
         cross_entropy = nn.functional.binary_cross_entropy_with_logits(resize_bilinear(heatmaps, (size, size)), targets)
         return (landmarks_from_heatmaps(heatmaps.sigmoid()) - labels).norm(dim=-1).mean() + cross_entropy
-
-    def _layout_heatmaps(self, maps: Sequence[torch.Tensor], layout: int) -> torch.Tensor:
-        head, part = self.alignment["heatmap_head"], _layout_slice(layout)
-        last = head.conv_seg
-        head.conv_seg = nn.Identity()
-        try:
-            features = head(maps)
-        finally:
-            head.conv_seg = last
-        return nn.functional.conv2d(features, last.weight[part], last.bias[part])
 
     # ------------------------------------------------------------------------------------------- its parts as models
 
@@ -192,16 +199,16 @@ class JointFaRL(nn.Module):
         dense = {key: t for key, t in tower.items() if "post_layernorm" not in key}
         family: dict[str, FaRLPreTrainedModel] = {"farl-tiny": FaRLForPreTraining(self._config())}
         family["farl-tiny"].load_state_dict(self.dual.state_dict())
-        for name, labels, part in (
-            ("farl-tiny-parsing", LAPA_LABELS, slice(0, _LAPA)),
-            ("farl-tiny-parsing-celebamask-hq", CELEBAMASK_HQ_LABELS, slice(_LAPA, None)),
+        for name, labels, rows in (
+            ("farl-tiny-parsing", LAPA_LABELS, _ROWS["lapa"]),
+            ("farl-tiny-parsing-celebamask-hq", CELEBAMASK_HQ_LABELS, _ROWS["celebamask_hq"]),
         ):
             model = FaRLForFaceParsing(self._config(**_label_fields(labels)))
-            model.load_state_dict(dense | _part_of_head(self.parsing.state_dict(), part))
+            model.load_state_dict(dense | self._dense_state("decode_head", rows))
             family[name] = model
         for name, layout in (("farl-tiny-alignment", 68), ("farl-tiny-alignment-wflw", 98)):
             model = FaRLForFaceAlignment(self._config(num_landmarks=layout))
-            model.load_state_dict(dense | _part_of_head(self.alignment.state_dict(), _layout_slice(layout)))
+            model.load_state_dict(dense | self._dense_state("heatmap_head", _ROWS[layout]))
             family[name] = model
         fields = {**_label_fields(self.attributes), "problem_type": "multi_label_classification"}
         model = FaRLForImageClassification(self._config(**fields))
@@ -210,6 +217,13 @@ class JointFaRL(nn.Module):
         family["farl-tiny-attributes"] = model
         return {name: model.eval() for name, model in family.items()}
 
+    def _dense_state(self, head: str, rows: slice) -> dict[str, torch.Tensor]:
+        """Neck and head under the names of a model whose head is called `head`, with some rows of the last layer."""
+        state = {f"pyramid.{key}": t for key, t in self.dense["pyramid"].state_dict().items()}
+        for key, t in self.dense["head"].state_dict().items():
+            state[f"{head}.{key}"] = t[rows] if key.startswith("conv_seg.") else t
+        return state
+
     def _config(self, **fields) -> FaRLConfig:
         own = {key: value for key, value in self.config.to_dict().items() if key not in ("id2label", "label2id")}
         return FaRLConfig.from_dict({**own, "dtype": None, **fields})
@@ -217,15 +231,6 @@ class JointFaRL(nn.Module):
 
 def _label_fields(names: Sequence[str]) -> dict:
     return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
-
-
-def _layout_slice(layout: int) -> slice:
-    start = sum(_LAYOUTS[: _LAYOUTS.index(layout)])
-    return slice(start, start + layout)
-
-
-def _part_of_head(state: dict[str, torch.Tensor], part: slice) -> dict[str, torch.Tensor]:
-    return {key: value[part] if ".conv_seg." in key else value for key, value in state.items()}
 
 
 # Name -> size of the face in the crop: parsing sees the hair around it, landmarks see the face larger.

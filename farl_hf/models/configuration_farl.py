@@ -70,6 +70,9 @@ class FaRLVisionConfig(BackboneConfigMixin, PreTrainedConfig):
         num_channels (`int`, defaults to 3): Channels of the image, in RGB order.
         image_size (`int`, defaults to 224): Side of the square input in pixels; it sets the size of the position table.
         patch_size (`int`, defaults to 16): Side of a patch in pixels.
+        stem_channels (`list[int]`, defaults to `[]`): Widths of 3x3 convolutions of stride 2 that the image goes
+            through before the patch embedding, which then is a convolution of `patch_size / 2 ** len(stem_channels)`.
+            Small towers learn faster with some (Xiao et al. 2021, arXiv:2106.14881); the original has none.
         hidden_act (`str`, defaults to `"quick_gelu"`): `x * sigmoid(1.702 x)`.
         layer_norm_eps (`float`, defaults to 1e-5): Epsilon of every layer norm.
         attention_dropout (`float`, defaults to 0.0): Dropout on the attention weights; none in the original.
@@ -90,6 +93,7 @@ class FaRLVisionConfig(BackboneConfigMixin, PreTrainedConfig):
     num_channels: int = 3
     image_size: int = 224
     patch_size: int = 16
+    stem_channels: list[int] | tuple[int, ...] = ()
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
     attention_dropout: int | float = 0.0
@@ -109,6 +113,11 @@ class FaRLVisionConfig(BackboneConfigMixin, PreTrainedConfig):
         _check_heads(self)
         if self.image_size % self.patch_size != 0:
             raise ValueError(f"image_size ({self.image_size}) must be a multiple of patch_size ({self.patch_size}).")
+        if self.patch_size % 2 ** len(self.stem_channels) != 0:
+            raise ValueError(
+                f"patch_size ({self.patch_size}) must be a multiple of 2 ** {len(self.stem_channels)}: each of "
+                "stem_channels halves the image."
+            )
 
 
 def default_out_indices(num_hidden_layers: int) -> list[int]:
@@ -228,7 +237,7 @@ class FaRLConfig(PreTrainedConfig):
     def from_preset(cls, preset: str, **kwargs) -> "FaRLConfig":
         """
         A configuration by size: `"base"` (the official checkpoints), `"large"` (patch 16) and `"huge"` (patch 14),
-        which the original code has but never released (`farl/network/farl/model.py`), `"farl-tiny"` (96 px, 6 layers,
+        which the original code has but never released (`farl/network/farl/model.py`), `"farl-tiny"` (96 px, 4 layers,
         the weights that come with this package), or `"tiny"` (96 px, for tests and demonstrations on a laptop).
 
         Args:
@@ -278,10 +287,11 @@ PRESETS: dict[str, dict] = {
         "vision_config": {
             "hidden_size": 192,
             "intermediate_size": 768,
-            "num_hidden_layers": 6,
+            "num_hidden_layers": 4,
             "num_attention_heads": 6,
             "image_size": 96,
             "patch_size": 8,
+            "stem_channels": [48, 96],
         },
         "projection_dim": 128,
         "mim_vocab_size": 1024,

@@ -152,21 +152,34 @@ class FaRLTextEmbeddings(nn.Module):
         return self.token_embedding(input_ids) + self.position_embedding(position_ids)
 
 
+class FaRLVisionStem(nn.Sequential):
+    """Convolutions, each followed by a GELU, that halve the image (see `stem_channels` of [`FaRLVisionConfig`])."""
+
+    def __init__(self, num_channels: int, widths: Sequence[int]):
+        layers: list[nn.Module] = []
+        for narrow, wide in zip([num_channels, *widths[:-1]], widths, strict=True):
+            layers += [nn.Conv2d(narrow, wide, kernel_size=3, stride=2, padding=1), nn.GELU()]
+        super().__init__(*layers)
+
+
 class FaRLVisionEmbeddings(nn.Module):
     def __init__(self, config: FaRLVisionConfig):
         super().__init__()
         self.config = config
         self.patch_size = config.patch_size
         self.class_embedding = nn.Parameter(torch.empty(config.hidden_size))
-        self.patch_embedding = nn.Conv2d(
-            config.num_channels, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_size, bias=False
-        )
+        widths = list(config.stem_channels)
+        self.stem = FaRLVisionStem(config.num_channels, widths) if widths else None
+        side = config.patch_size // 2 ** len(widths)
+        channels = widths[-1] if widths else config.num_channels
+        self.patch_embedding = nn.Conv2d(channels, config.hidden_size, kernel_size=side, stride=side, bias=False)
         num_patches = (config.image_size // config.patch_size) ** 2
         self.position_embedding = nn.Embedding(num_patches + 1, config.hidden_size)
 
     def embed_patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(batch, 3, height, width) to patch embeddings (batch, patches, hidden_size), row-major, without positions."""
-        patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype))
+        pixel_values = pixel_values.to(self.patch_embedding.weight.dtype)
+        patches = self.patch_embedding(pixel_values if self.stem is None else self.stem(pixel_values))
         return patches.flatten(2).transpose(1, 2)
 
     def check_image_size(self, height: int, width: int, other_way: str = "") -> None:
@@ -391,7 +404,13 @@ class FaRLPreTrainedModel(PreTrainedModel):
             std = module.config.hidden_size**-0.5 * factor
             init.normal_(module.class_embedding, std=std)
             init.normal_(module.position_embedding.weight, std=std)
-            init.trunc_normal_(module.patch_embedding.weight, std=self.config.initializer_range * factor)
+            if module.stem is None:
+                init.trunc_normal_(module.patch_embedding.weight, std=self.config.initializer_range * factor)
+            else:
+                # What passes through keeps its size.
+                for layer in [*module.stem, module.patch_embedding]:
+                    if isinstance(layer, nn.Conv2d):
+                        init.kaiming_normal_(layer.weight, nonlinearity="relu")
         elif isinstance(module, FaRLAttention):
             # The packed (3 * width, width) matrix has fan_in + fan_out = 4 * width, hence the Xavier bound.
             bound = (6 / (4 * module.config.hidden_size)) ** 0.5 * factor

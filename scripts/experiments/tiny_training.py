@@ -113,7 +113,7 @@ class TinyRun:
                 chosen = [p for p in parameters if (p.ndim > 1) == decayed]
                 decay = settings.weight_decay if decayed else 0.0
                 groups.append({"name": name, "params": chosen, "peak": lr, "lr": lr, "weight_decay": decay})
-        return torch.optim.AdamW(groups, betas=(0.9, 0.98))
+        return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
 
     def run(self) -> JointFaRL:
         """Trains to the end and returns the model with averaged weights."""

@@ -25,6 +25,7 @@ def joint():
             "num_attention_heads": 2,
             "image_size": SIZE,
             "patch_size": 8,
+            "stem_channels": [8],
         },
         text_config={
             "vocab_size": 600,
@@ -80,17 +81,13 @@ def test_its_parts_are_ordinary_models(joint, tmp_path):
     batch = random_batch()
     with torch.no_grad():
         outputs = joint.dual.vision_model(batch.pixel_values, output_hidden_states=True)
-        maps = joint._maps(outputs.hidden_states, slice(None), joint.parsing["pyramid"])
-        logits = joint.parsing["decode_head"](maps)
-        for name, part in (
-            ("farl-tiny-parsing", logits[:, :11]),
-            ("farl-tiny-parsing-celebamask-hq", logits[:, 11:]),
-        ):
+        features = joint._dense_features(outputs.hidden_states)
+        for name, labels in (("farl-tiny-parsing", "lapa"), ("farl-tiny-parsing-celebamask-hq", "celebamask_hq")):
+            logits = joint._outputs(features, labels)
             found = family[name](batch.pixel_values, output_size=logits.shape[-1]).logits
-            assert torch.allclose(found, part, atol=1e-5), name
-        maps = joint._maps(outputs.hidden_states, slice(None), joint.alignment["pyramid"])
+            assert torch.allclose(found, logits, atol=1e-5), name
         for name, layout in (("farl-tiny-alignment", 68), ("farl-tiny-alignment-wflw", 98)):
-            heatmaps = joint._layout_heatmaps(maps, layout)
+            heatmaps = joint._outputs(features, layout)
             assert torch.allclose(family[name](batch.pixel_values).heatmaps, heatmaps, atol=1e-5), name
     assert family["farl-tiny-attributes"].config.id2label == {0: "Male", 1: "Smiling"}
     folders = save_models(joint, tmp_path)

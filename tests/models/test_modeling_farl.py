@@ -13,6 +13,8 @@ from farl_hf import (
     FaRLTextModel,
     FaRLVisionModel,
 )
+from farl_hf.conversion.checkpoint_files import CheckpointError
+from farl_hf.conversion.checkpoints import openai_state_dict
 from farl_hf.models.modeling_farl import halves, resize_position_table
 
 TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -327,6 +329,32 @@ def test_presets(preset, parameters):
             pretraining = FaRLForPreTraining(FaRLConfig.from_preset(preset))
         # The size of the official files, 652.04 MB, tells the depth and the vocabulary of the masked branch.
         assert sum(p.numel() for p in pretraining.parameters()) == 163_010_561
+
+
+def test_stem_of_convolutions(tmp_path):
+    torch.manual_seed(0)
+    config = tiny_config(vision_config={**VISION, "stem_channels": [6, 10]})
+    model = FaRLForPreTraining(config).eval()
+    embeddings = model.vision_model.embeddings
+    assert embeddings.patch_embedding.weight.shape == (32, 10, 2, 2)
+    batch = inputs()
+    patches = embeddings.embed_patches(batch["pixel_values"])
+    assert patches.shape == (3, 16, 32)
+    # What passes through keeps its size; CLIP's start at 0.02 would end at next to nothing.
+    assert 0.2 < patches.std() < 5
+    # A patch sees its own pixels and few beside them.
+    changed = batch["pixel_values"].clone()
+    changed[..., :8, :8] += 1
+    moved = (embeddings.embed_patches(changed) - patches).abs().amax(dim=(0, 2)).view(4, 4) > 1e-6
+    assert moved[0, 0] and not moved[2:].any() and not moved[:, 2:].any()
+    model.save_pretrained(tmp_path)
+    again = FaRLForPreTraining.from_pretrained(tmp_path)
+    assert torch.equal(again(**batch).logits_per_image, model(**batch).logits_per_image)
+    assert "stem" not in "".join(FaRLForPreTraining(tiny_config()).state_dict())
+    with pytest.raises(CheckpointError, match="stem_channels"):
+        openai_state_dict(model.state_dict(), config)
+    with pytest.raises(Exception, match="multiple of 2 \\*\\* 4"):
+        tiny_config(vision_config={**VISION, "stem_channels": [4, 4, 4, 4]})
 
 
 def bicubic_matrix(large: int, small: int) -> torch.Tensor:
