@@ -46,13 +46,15 @@ _ROWS = _consecutive(
 @dataclass(frozen=True)
 class JointLossWeights:
     """
-    What each loss counts. Those of the landmarks are small numbers: shares of the crop's side, and means over maps that
+    What each loss counts. `dice` is the share of F1 that is missed, without which small parts are learnt last; the
+    original has none. Those of the landmarks are small numbers: shares of the crop's side, and means over maps that
     are mostly empty.
     """
 
     itc: float = 1.0
     mim: float = 0.1
     parsing: float = 1.0
+    dice: float = 1.0
     alignment: float = 10.0
     attributes: float = 2.0
 
@@ -125,13 +127,14 @@ class JointFaRL(nn.Module):
             tasks: Whether to learn the tasks, or only ITC and MIM.
 
         Returns:
-            `loss` (scalar) and its parts, unweighted: `itc`, `mim`, `parsing`, `alignment`, `attributes`.
+            `loss` (scalar) and its parts, unweighted: `itc`, `mim`, `parsing`, `dice`, `alignment`,
+            `attributes`.
         """
         losses = self._pretraining_losses(batch, tasks)
         hidden_states = losses.pop("hidden_states")
         if tasks:
             features = self._dense_features(hidden_states)
-            losses["parsing"] = self._parsing_loss(features, batch)
+            losses["parsing"], losses["dice"] = self._parsing_losses(features, batch)
             losses["alignment"] = self._alignment_loss(features, batch, _LAYOUTS[step % len(_LAYOUTS)])
             losses["attributes"] = nn.functional.binary_cross_entropy_with_logits(
                 self.classifier(hidden_states[-1]).float(), batch.attributes
@@ -174,12 +177,13 @@ class JointFaRL(nn.Module):
         last, rows = self.dense["head"].conv_seg, _ROWS[name]
         return nn.functional.conv2d(features, last.weight[rows], last.bias[rows]).float()
 
-    def _parsing_loss(self, features: torch.Tensor, batch: JointBatch) -> torch.Tensor:
-        losses = []
+    def _parsing_losses(self, features: torch.Tensor, batch: JointBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        cross_entropy, dice = features.new_zeros((), dtype=torch.float32), 0.0
         for name, labels in (("lapa", batch.lapa_labels), ("celebamask_hq", batch.celebamask_hq_labels)):
             logits = resize_bilinear(self._outputs(features, name), tuple(labels.shape[-2:]))
-            losses.append(nn.functional.cross_entropy(logits, labels))
-        return sum(losses, start=features.new_zeros(()))
+            cross_entropy = cross_entropy + nn.functional.cross_entropy(logits, labels)
+            dice = dice + soft_dice_loss(logits, labels)
+        return cross_entropy, dice
 
     def _alignment_loss(self, features: torch.Tensor, batch: JointBatch, layout: int) -> torch.Tensor:
         heatmaps, labels, size = (
@@ -227,6 +231,28 @@ class JointFaRL(nn.Module):
     def _config(self, **fields) -> FaRLConfig:
         own = {key: value for key, value in self.config.to_dict().items() if key not in ("id2label", "label2id")}
         return FaRLConfig.from_dict({**own, "dtype": None, **fields})
+
+
+def soft_dice_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """
+    One minus the mean F1 of the classes that a batch shows, but background, with probabilities in the place of
+    decisions (Milletari et al. 2016, "V-Net").
+
+    Args:
+        logits: (batch, classes, height, width).
+        labels: (batch, height, width) int64 class ids; 0 is background.
+
+    Returns:
+        A scalar from 0 to 1.
+    """
+    probabilities = logits.softmax(dim=1)
+    right = probabilities.gather(1, labels[:, None]).flatten()
+    shown = torch.bincount(labels.flatten(), minlength=logits.shape[1])
+    both = right.new_zeros(logits.shape[1]).index_add(0, labels.flatten(), right)
+    f1 = 2 * both / (probabilities.sum(dim=(0, 2, 3)) + shown)
+    there = shown > 0
+    there[0] = False
+    return 1 - f1[there].mean() if there.any() else logits.sum() * 0
 
 
 def _label_fields(names: Sequence[str]) -> dict:

@@ -8,7 +8,7 @@ import torch
 
 from farl_hf import FaRLConfig, FaRLFaceImageProcessor
 from farl_hf.finetuning.augmentation import NO_AUGMENTATION, SYNTHETIC_AUGMENTATION, augment_colours
-from farl_hf.finetuning.joint import JointBatch, JointFaRL, save_models
+from farl_hf.finetuning.joint import JointBatch, JointFaRL, save_models, soft_dice_loss
 from farl_hf.models.geometry_farl import warp_image, warp_image_smoothly
 
 SIZE, BATCH = 32, 4
@@ -68,11 +68,23 @@ def test_every_part_of_it_learns(joint):
     for step in (0, 1):  # the two layouts of landmarks take turns
         losses = joint(random_batch(), step)
         losses["loss"].backward()
-    assert set(losses) == {"loss", "itc", "mim", "parsing", "alignment", "attributes"}
+    assert set(losses) == {"loss", "itc", "mim", "parsing", "dice", "alignment", "attributes"}
     assert [name for name, p in joint.named_parameters() if p.grad is None or not p.grad.any()] == []
     joint.zero_grad()
     first = joint(random_batch(), tasks=False)
     assert set(first) == {"loss", "itc", "mim"}
+
+
+def test_dice_is_the_missing_share_of_f1():
+    labels = torch.tensor([[[0, 1, 1, 2]]])
+    sure = 40 * torch.nn.functional.one_hot(labels, 4).permute(0, 3, 1, 2).float()
+    assert soft_dice_loss(sure, labels) < 1e-6
+    wrong = labels.clone()
+    wrong[0, 0, 3] = 1  # class 1: precision 2/3, recall 1; class 2 is missed
+    decided = 40 * torch.nn.functional.one_hot(wrong, 4).permute(0, 3, 1, 2).float()
+    assert soft_dice_loss(decided, labels).item() == pytest.approx(1 - (0.8 + 0.0) / 2, abs=1e-5)
+    # The background does not count, alone it is no loss.
+    assert soft_dice_loss(decided, torch.zeros_like(labels)) == 0
 
 
 def test_its_parts_are_ordinary_models(joint, tmp_path):
