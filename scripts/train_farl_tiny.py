@@ -123,6 +123,7 @@ def finish(options: argparse.Namespace) -> None:
     from experiments.tiny_cards import card_facts, family_card, held_out_tables, scores_as_json, write_folder_cards
     from experiments.tiny_data import DrawnFaces
     from experiments.tiny_scores import score_family
+    from experiments.tiny_sheets import worst_faces
     from experiments.tiny_training import load_average
 
     tokenizer = build_clip_tokenizer(FaRLConfig.from_preset("farl-tiny").text_config.vocab_size)
@@ -133,6 +134,7 @@ def finish(options: argparse.Namespace) -> None:
     write_folder_cards(folders, scores)
     (options.output / "scores.json").write_text(scores_as_json(scores))
     (options.output / "scores.md").write_text(held_out_tables(scores, held_out) + "\n")
+    worst_faces(models, scores, held_out, options.output / "farl-tiny-worst.jpg")
     (options.output / "farl-tiny.md").write_text(family_card(card_facts(options.output, models, scores, held_out)))
     print(pack_family(folders, options.output / "family"), scores.headline())
 

@@ -160,8 +160,8 @@ tags:
 
 # farl-tiny
 
-A family of small FaRL models that comes with the package: one tower (6 layers, width 192, patch 8, 96 px) with a text
-tower for zero shot, two face parsers, two landmark models and an attribute model. They were trained on generated faces
+A family of small FaRL models that comes with the package: one tower (a stem of two convolutions, four layers of width
+192, patch 8, 96 px) with a text tower for zero shot, two face parsers, two landmark models and an attribute model. They were trained on generated faces
 only, by the package's own generator and scripts, so nobody's photo is in them: MIT, weights included.
 
 ```python
@@ -186,9 +186,10 @@ of {faces:,} pictures that were drawn while it trained (it began with the first 
 
 {history}
 
-* **Losses.** First the paper's two, ITC + MIM, then these and the tasks together on the one tower: cross-entropy of
-  both label sets, heat maps and coordinates of both landmark layouts, binary cross-entropy of attributes. Each batch is
-  shared: one half has label maps in the loss, the other landmarks; an eighth is masked.
+* **Losses.** First the paper's two, ITC + MIM, then these and the tasks together on the one tower: cross-entropy and
+  the missing share of F1 (Dice) of both label sets, heat maps and coordinates of the two landmark layouts in turns,
+  binary cross-entropy of attributes. An eighth of each batch has a masked copy. Parsers and aligners share neck and
+  head but for the last layer.
 * **From small to large.** 64 px first (where a step costs half), 96 px at the end, with the position table resized as
   FaRL does between pre-training and fine-tuning.
 * **Augmentation.** `SYNTHETIC_AUGMENTATION` of `farl_hf.finetuning.augmentation`: jittered crops, light, colour, blur,
@@ -212,6 +213,9 @@ such table on real people was measured.
 ## Known failures
 
 {failures}
+
+![Held-out generated faces: above the largest errors of landmarks (true points green, found ones pink), below the worst
+maps](images/farl-tiny-worst.jpg)
 
 ## Not for
 
