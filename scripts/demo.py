@@ -5,7 +5,7 @@ FaRL at work, on a laptop and without a network.
  1. The small weights that come with this package, on a real photo: parts, landmarks, attributes, captions.
  2. Then the life of a model: generated faces are written as image-caption shards and as labelled data sets,
  3. a tiny FaRL is pre-trained on the captions (contrastive and masked-image loss),
- 4. parsing and alignment are fine-tuned, from random weights and from the pre-trained weights of the package,
+ 4. parsing and alignment are fine-tuned, from random weights and from those of the package,
  5. a LoRA adapter is trained for parsing,
  6. and the fine-tuned models look at the photo, too.
  demo_output/report.html shows pictures, curves and tables.
@@ -47,7 +47,7 @@ PRETRAIN_SEED, FINETUNE_SEED = 31, 32
 CAPTIONS = ("a woman", "a man", "a smiling woman", "a serious woman", "a woman wearing glasses")
 # Task -> data set, what its score is called, whether more is better.
 TASKS = {"parsing": ("lapa", "mean F1", True), "alignment": ("ibug300w", "NME (inter-ocular)", False)}
-STARTS = ("random weights", "pre-trained")
+STARTS = ("random weights", "farl-tiny")
 
 
 def main() -> None:
@@ -62,11 +62,11 @@ def main() -> None:
     output = arguments.output
     output.mkdir(parents=True, exist_ok=True)
     sizes = {
-        "pretrain_faces": 200 if arguments.quick else 2000,
-        "pretrain_steps": 20 if arguments.quick else 200,
-        "train_faces": 120 if arguments.quick else 800,
-        "test_faces": 40 if arguments.quick else 150,
-        "finetune_steps": 60 if arguments.quick else 300,
+        "pretrain_faces": 160 if arguments.quick else 1000,
+        "pretrain_steps": 20 if arguments.quick else 150,
+        "train_faces": 100 if arguments.quick else 600,
+        "test_faces": 32 if arguments.quick else 120,
+        "finetune_steps": 50 if arguments.quick else 180,
     }
     stages = Stages(output, {**sizes, "photo": str(arguments.photo)})
     # The astronaut is a NASA picture, in the public domain; it is part of scikit-image.
@@ -79,7 +79,7 @@ def main() -> None:
     stages.run("data", lambda: generate(output, sizes))
     print("3. Pre-training of a tiny FaRL on captions")
     history = stages.run("farl-pretrained", lambda: pretrain_tiny(output, sizes["pretrain_steps"]))
-    print("4. Fine-tuning, from random and from pre-trained weights; 5. a LoRA adapter")
+    print("4. Fine-tuning, from random weights and from those of the package; 5. a LoRA adapter")
     scores: dict[str, dict[str, float]] = {}
     for task in TASKS:
         blind = stages.run(f"{task}-blind", lambda t=task: baseline(t, output / "data" / t))
@@ -88,8 +88,8 @@ def main() -> None:
             name = f"{task}-{start.replace(' ', '-')}"
             scores[task][start] = stages.run(name, lambda t=task, s=start, n=name: tune(t, s, output / n, sizes))
     adapter = output / "parsing-lora"
-    scores["parsing"]["pre-trained, LoRA"] = stages.run(
-        adapter.name, lambda: tune("parsing", "pre-trained", adapter, sizes, tuning="lora")
+    scores["parsing"]["farl-tiny, LoRA"] = stages.run(
+        adapter.name, lambda: tune("parsing", "farl-tiny", adapter, sizes, tuning="lora")
     )
     print("6. Predictions and report")
     stages.run("predictions", lambda: show_finetuned(photo, output))
@@ -146,7 +146,7 @@ def show_photo(photo: Image.Image, output: Path) -> dict[str, dict[str, float]]:
 def show_finetuned(photo: Image.Image, output: Path) -> int:
     """The models fine-tuned here, on the same photo."""
     for task in TASKS:
-        faces = pipeline(f"face-{task}", str(output / f"{task}-pre-trained"))(photo)
+        faces = pipeline(f"face-{task}", str(output / f"{task}-farl-tiny"))(photo)
         faces.draw(photo).save(output / f"photo-{task}.png")
     # The adapter opens again as a model.
     return sum(p.numel() for p in load_task_model(output / "parsing-lora").parameters())
@@ -186,11 +186,11 @@ def pretrain_tiny(output: Path, steps: int) -> list[dict[str, float]]:
 
 def tune(task: str, start: str, folder: Path, sizes: dict[str, int], tuning: str = "full") -> float:
     """Fine-tunes on generated faces; returns the score (a fraction) on held-out ones."""
-    pretrained = start == "pre-trained"
+    pretrained = start == "farl-tiny"
     config = FinetuneConfig(
         dataset=TASKS[task][0],
         data_dir=str(folder.parent / "data" / task),
-        model=farl_hf.pretrained("farl-tiny") if pretrained else None,
+        model=farl_hf.pretrained(f"farl-tiny-{task}") if pretrained else None,
         preset=None if pretrained else "farl-tiny",
         tuning=tuning,
         image_size=farl_hf.FaRLConfig.from_preset("farl-tiny").vision_config.image_size,
@@ -258,9 +258,9 @@ def write_report(
     tuned = ""
     for task, (_, name, greater) in TASKS.items():
         rows = [[start, f"{100 * score:.1f}"] for start, score in scores[task].items()]
-        better = (scores[task]["pre-trained"] > scores[task]["random weights"]) == greater
+        better = (scores[task]["farl-tiny"] > scores[task]["random weights"]) == greater
         tuned += f"<h3>Face {task}</h3>{table(['start', f'{name}, percent'], rows)}"
-        tuned += f"<p>{'Higher' if greater else 'Lower'} is better: here pre-training "
+        tuned += f"<p>{'Higher' if greater else 'Lower'} is better: here the trained start "
         tuned += f"{'helps' if better else 'does not help'}.</p><img src='photo-{task}.png' alt='{task}'>"
     ends = history[0], history[-1]
     losses = [[name, *(f"{row[name]:.3f}" for row in ends)] for name in ("itc_loss", "mim_loss")]
@@ -279,9 +279,9 @@ official ones are one <code>farl convert lapa farl-lapa</code> away.</p>
 {table(["", "first steps", "last steps"], losses)}<img src="losses.png" alt="loss curves">
 <h2>Fine-tuning</h2>
 <p>{sizes["train_faces"]} generated faces, {sizes["finetune_steps"]} steps of 16 each; scores on
-{sizes["test_faces"]} held-out generated faces. "Pre-trained" starts from <code>farl-tiny</code>, which was trained on
-generated faces with labels; "without looking" answers with the most frequent class of every pixel, or the mean
-shape. The pictures are predictions of the models fine-tuned here.</p>
+{sizes["test_faces"]} held-out generated faces. "farl-tiny" starts from the package's model of the task, which was
+trained on other generated faces and other crops; "without looking" answers with the most frequent class of every
+pixel, or the mean shape. The pictures are predictions of the models fine-tuned here.</p>
 {tuned}
 <p>All numbers are from this run. Seeds {PRETRAIN_SEED} (captions) and {FINETUNE_SEED} (labels; every split has its
 own) share no picture.</p></body></html>"""
