@@ -1,5 +1,6 @@
 """Runs that are killed or stopped at random moments, by one process and by two: the same bits, the same records."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -106,7 +107,8 @@ def test_twenty_random_moments(tmp_path, world_size, number):
         while any(count.value < wanted for count in steps) and all(process.is_alive() for process in processes):
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.2))
-        os.kill(rng.choice(processes).pid, number)
+        with contextlib.suppress(ProcessLookupError):  # at its end already
+            os.kill(rng.choice(processes).pid, number)
         if number == signal.SIGKILL:
             time.sleep(rng.uniform(0, 0.1))
             for process in processes:
@@ -117,7 +119,7 @@ def test_twenty_random_moments(tmp_path, world_size, number):
         kills += 1
         print(f"{kills}: exit codes {codes}, {sorted(path.name for path in folder.glob('*-0*'))}", flush=True)
         # A signal that comes before the run listens to it ends the process at once, as one that is killed.
-        assert codes <= {-number, 0} if number == signal.SIGKILL else codes <= {REQUEUE_EXIT_CODE, -number, 0, 1}
+        assert codes <= {-number, 0, 1} if number == signal.SIGKILL else codes <= {REQUEUE_EXIT_CODE, -number, 0, 1}
         while_saving += any(folder.glob("checkpoint-*.unfinished"))
         if codes == {0}:  # at its end before the signal: a new run for the next ones
             assert_same(folder, whole)
