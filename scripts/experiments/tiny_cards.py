@@ -168,8 +168,8 @@ weights included.
 ```python
 import farl_hf
 
-faces = farl_hf.analyze("photo.jpg")                  # detector, parsing, landmarks, attributes
-folder = farl_hf.pretrained("farl-tiny-alignment")    # for any Auto class or pipeline
+faces = farl_hf.analyze("photo.jpg")  # detector, parsing, landmarks, attributes
+folder = farl_hf.pretrained("farl-tiny-alignment")  # for any Auto class or pipeline
 ```
 
 | name | parameters | one face on one CPU thread, network alone |
