@@ -9,11 +9,11 @@ from ..version import __version__
 
 # What the page needs of setup.cfg.
 REQUIREMENTS = (
-    "torch>=2.6",
+    "torch>=2.8",
     "transformers>=5.23,<6",
     "huggingface_hub>=2.0",
-    "tokenizers>=0.22",
-    "safetensors>=0.6",
+    "tokenizers>=0.23.1",
+    "safetensors>=0.8",
     "numpy>=2.0",
     "pillow>=11.0",
     "opencv-python-headless>=4.11",

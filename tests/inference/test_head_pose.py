@@ -28,12 +28,13 @@ def landmarks_of(vertices: np.ndarray, pose: tuple[float, float, float], distanc
     """Layout -> landmarks in pixels of a head under a pose, seen by a camera at `distance` metres."""
     from farl_hf.synthetic.appearance import brow_curve, brow_points
     from farl_hf.synthetic.camera import rotation
-    from farl_hf.synthetic.landmarks import face_points
+    from farl_hf.synthetic.landmarks import JAW_MIDDLE, face_points
     from farl_hf.synthetic.people import sample_person
 
     turn = rotation(pose)
-    placed = vertices @ turn.T + np.array([0, 0, distance])
-    points = face_points(placed, brow_points(brow_curve(sample_person(0))), np.zeros((2, 3)) + 1.0, turn.T)
+    away = np.array([0, 0, distance])
+    placed, middle = vertices @ turn.T + away, JAW_MIDDLE @ turn.T + away
+    points = face_points(placed, brow_points(brow_curve(sample_person(0))), np.zeros((2, 3)) + 1.0, middle, turn.T)
     return {n: p[:, :2] / p[:, 2:] * 1000 + 500 for n, p in points.items()}
 
 
