@@ -20,9 +20,9 @@ from farl_hf.synthetic import write_celeba, write_ibug300w, write_lapa, write_we
 # Name -> Auto class, pipeline's task.
 FOLDERS = {
     "farl-pretrained": ("AutoModel", "zero-shot-image-classification"),
-    "parsing-pre-trained": ("AutoModelForSemanticSegmentation", "face-parsing"),
-    "alignment-pre-trained": ("AutoModelForKeypointDetection", "face-alignment"),
-    "attributes-pre-trained": ("AutoModelForImageClassification", "face-attributes"),
+    "parsing-farl-tiny": ("AutoModelForSemanticSegmentation", "face-parsing"),
+    "alignment-farl-tiny": ("AutoModelForKeypointDetection", "face-alignment"),
+    "attributes-random": ("AutoModelForImageClassification", "face-attributes"),
 }
 
 
@@ -92,8 +92,9 @@ def demo_output(tmp_path_factory):
     demo.TASKS["attributes"] = ("celeba", "mean accuracy", True)
     demo.pretrain_tiny(output, steps=2)
     for name in list(FOLDERS)[1:]:
-        demo.tune(name.partition("-")[0], "pre-trained", output / name, sizes)
-    demo.tune("parsing", "pre-trained", output / "parsing-lora", sizes, tuning="lora")
+        task, _, start = name.partition("-")
+        demo.tune(task, start, output / name, sizes)
+    demo.tune("parsing", "farl-tiny", output / "parsing-lora", sizes, tuning="lora")
     return output
 
 
