@@ -35,6 +35,7 @@ from farl_hf import FaRLForFaceAlignment, FaRLForFaceParsing, optimize_for_infer
 from farl_hf.finetuning import BENCHMARKS, open_evaluation
 from farl_hf.finetuning.faces import EvaluationFaces
 from farl_hf.inference.export import export_int8_onnx, export_onnx, exportable
+from farl_hf.models.dense_head_farl import resize_bilinear
 from farl_hf.models.geometry_farl import landmarks_from_heatmaps
 from farl_hf.models.modeling_farl import FaRLFaceAlignmentOutput
 
@@ -76,7 +77,8 @@ def plain_function(model: FaRLForFaceParsing | FaRLForFaceAlignment) -> Callable
     plain = PlainDenseModel(model).eval()
     if isinstance(model, FaRLForFaceAlignment):
         return lambda pixel_values: landmarks_from_heatmaps(plain(pixel_values).sigmoid())
-    return plain
+    side = model.config.output_size or model.config.image_size
+    return lambda pixel_values: resize_bilinear(plain(pixel_values), (side, side))
 
 
 def main(arguments: list[str]) -> int:

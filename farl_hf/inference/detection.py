@@ -28,6 +28,8 @@ YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4
 # Two boxes are one face if they share this part of the smaller one: a face that fills the picture is found twice, one
 # box inside of the other, where their intersection over union is low.
 _SAME_FACE = 0.6
+# OpenCV's LOG_LEVEL_ERROR.
+_ERRORS_ONLY = 2
 # A tilted face scores less before it is turned upright.
 _CANDIDATE_MARGIN = 0.1
 # Crops in which a face is turned, in pixels, and how many of its box's sides they show.
@@ -94,13 +96,15 @@ class YuNetDetector:
         self._cv2 = cv2
         least = threshold - _CANDIDATE_MARGIN if tilted else threshold
         # OpenCV 5 warns of a target that nobody asked for.
-        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+        # OpenCV 4 has it at the top.
+        set_log_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel
+        level = set_log_level(_ERRORS_ONLY)
         try:
             self._detector = cv2.FaceDetectorYN.create(str(self.path), "", (320, 320), score_threshold=least)
         except cv2.error as error:
             raise ValueError(f"OpenCV cannot read {self.path} as YuNet's model: {error}") from error
         finally:
-            cv2.utils.logging.setLogLevel(level)
+            set_log_level(level)
         self.threshold, self.largest_side, self.tilted = threshold, largest_side, tilted
         # OpenCV's detector holds the size of the picture that it is about to see.
         self._lock = threading.Lock()

@@ -152,6 +152,8 @@ class PlainTower(nn.Module):
         self.out_indices = out_indices
 
     def forward(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
+        if self.embeddings.stem is not None:
+            pixel_values = self.embeddings.stem(pixel_values)
         x = self.embeddings.patch_embedding(pixel_values)
         batch, width, rows, columns = x.shape
         x = x.reshape(batch, width, -1).permute(0, 2, 1)

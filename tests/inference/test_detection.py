@@ -180,6 +180,7 @@ def test_wrong_files_are_named(tmp_path, monkeypatch):
 
 
 def test_opencv_keeps_its_log_level():
-    level = cv2.utils.logging.getLogLevel()
+    log_level = cv2.getLogLevel if hasattr(cv2, "getLogLevel") else cv2.utils.logging.getLogLevel
+    level = log_level()
     YuNetDetector()
-    assert cv2.utils.logging.getLogLevel() == level
+    assert log_level() == level
