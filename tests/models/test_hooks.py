@@ -115,7 +115,7 @@ def test_adapters_learn_wherever_they_sit(model_class, target):
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize("model_class", [FaRLForFaceAlignment, FaRLForImageClassification])
+@pytest.mark.parametrize("model_class", [FaRLForFaceParsing, FaRLForFaceAlignment, FaRLForImageClassification])
 def test_jit_trace(model_class):
     model = fresh(model_class)
     model.config.return_dict = False
