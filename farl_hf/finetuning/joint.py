@@ -55,7 +55,7 @@ class JointLossWeights:
     mim: float = 0.1
     parsing: float = 1.0
     dice: float = 1.0
-    alignment: float = 10.0
+    alignment: float = 20.0
     attributes: float = 2.0
 
 
@@ -66,7 +66,7 @@ class JointBatch:
 
     Attributes:
         pixel_values: (batch, 3, size, size) CLIP-normalised.
-        input_ids: (batch, length) one caption each, padded on the right.
+        input_ids: (captions, batch, length): so many captions of each face, padded on the right.
         lapa_labels, celebamask_hq_labels: (batch, size, size) int64.
         landmarks: Layout size -> (batch, points, 2), normalised as `(pixel + 0.5) / size`.
         attributes: (batch, attributes) of 0 and 1.
@@ -147,9 +147,12 @@ class JointFaRL(nn.Module):
         taps = sorted({*self.config.out_indices, self.config.vision_config.num_hidden_layers})
         outputs = vision(batch.pixel_values, output_hidden_states=taps if tasks else False, return_dict=True)
         image_embeds = unit_length(dual.visual_projection(outputs.pooler_output).float())
-        text = dual.get_text_features(batch.input_ids, return_dict=True).pooler_output
-        logits = image_embeds @ unit_length(text.float()).t() * dual.logit_scale.exp().clamp(max=100)
-        losses = {"itc": image_text_contrastive_loss(logits), "hidden_states": outputs.hidden_states}
+        text = dual.get_text_features(batch.input_ids.flatten(0, 1), return_dict=True).pooler_output
+        text_embeds = unit_length(text.float()).unflatten(0, batch.input_ids.shape[:2])
+        # Of a face's captions each has a batch of its own: two that are true of one picture never count as a mistake.
+        logits = image_embeds @ text_embeds.transpose(1, 2) * dual.logit_scale.exp().clamp(max=100)
+        itc = torch.stack([image_text_contrastive_loss(one) for one in logits]).mean()
+        losses = {"itc": itc, "hidden_states": outputs.hidden_states}
         rows = len(batch.bool_masked_pos)
         if rows:
             masked = dual(

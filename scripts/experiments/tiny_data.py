@@ -33,8 +33,10 @@ from farl_hf.pretraining.masking import BlockMaskGenerator
 from farl_hf.synthetic import SyntheticFaceConfig, render_face_sample
 
 # A face in the middle with the room around it that a turned and shifted crop needs.
-FACES = SyntheticFaceConfig(image_size=144, face_size=(0.44, 0.6))
+FACES = SyntheticFaceConfig(image_size=144, face_size=(0.44, 0.6), max_captions=10)
 PICTURES_PER_SHARD = 256
+# Captions of a face in a batch: texts are cheap beside pictures, and one caption tells little of a face.
+_CAPTIONS = 4
 # The five-point crop about which training crops vary; see `FACE_SCALES` of the finished models.
 _FACE_SCALE = 1.1
 _ARRAYS = ("images", "lapa", "celebamask_hq", "points_5", "points_68", "points_98", "attributes", "traits")
@@ -179,7 +181,7 @@ class JointBatches:
         for index in rng.integers(len(self.faces), size=self.batch_size):
             row, tokens = self.faces.row(int(index))
             rows.append(row)
-            captions.append(tokens[int(rng.integers(len(tokens)))])
+            captions.append([tokens[i] for i in rng.integers(len(tokens), size=_CAPTIONS)])
             matrices.append(self._matrix(row["points_5"], rng))
         matrix = torch.stack(matrices)
         images = _stack(rows, "images").permute(0, 3, 1, 2).float() / 255
@@ -205,7 +207,7 @@ class JointBatches:
         masks = [self.mask(mask_rng) for _ in range(self.masked)]
         return JointBatch(
             pixel_values=normalise(pixels),
-            input_ids=_pad(captions, self.faces.tokenizer.eos_token_id),
+            input_ids=_pad(captions, self.faces.tokenizer.eos_token_id).transpose(0, 1),
             lapa_labels=labels[:, 0],
             celebamask_hq_labels=labels[:, 1],
             landmarks=landmarks,
@@ -238,6 +240,6 @@ def _stack(rows: list[dict[str, np.ndarray]], name: str) -> torch.Tensor:
     return torch.from_numpy(np.stack([row[name] for row in rows]))
 
 
-def _pad(captions: list[list[int]], value: int) -> torch.Tensor:
-    length = max(map(len, captions))
-    return torch.tensor([ids + [value] * (length - len(ids)) for ids in captions])
+def _pad(captions: list[list[list[int]]], value: int) -> torch.Tensor:
+    length = max(len(ids) for group in captions for ids in group)
+    return torch.tensor([[ids + [value] * (length - len(ids)) for ids in group] for group in captions])

@@ -71,10 +71,15 @@ class TinyTraining:
     seed: int = 0
     device: str = "cpu"
 
+    @property
+    def minutes(self) -> float:
+        """Of all stages."""
+        return sum(stage.minutes for stage in self.stages)
+
 
 class TinyRun:
     """
-    A run in a folder: `state.pt` to go on from, `curve.csv` (one row per fifty steps and per look at held-out faces).
+    A run in a folder: `state.pt` to go on from (also past its end, if the settings have more minutes than it had), `curve.csv` (one row per fifty steps and per look at held-out faces).
 
     Args:
         settings: Of the run.
@@ -214,7 +219,7 @@ class TinyRun:
 
     def _set_rates(self) -> None:
         """Constant, then a straight line to zero over the last third of all minutes, with a warm-up in each stage."""
-        total = sum(stage.minutes for stage in self.settings.stages) * 60
+        total = self.settings.minutes * 60
         factor = min(1.0, 3 * max(0.0, 1 - self.seconds / total))
         factor *= min(1.0, (self.stage_step + 1) / self.settings.warmup_steps)
         for group in self.optimizer.param_groups:
@@ -266,6 +271,10 @@ class TinyRun:
         self.optimizer.load_state_dict(state["optimizer"])
         for name, value in state["counters"].items():
             setattr(self, name, value)
+        last, before = len(self.settings.stages) - 1, self.settings.stages[:-1]
+        if self.stage > last and self.seconds < self.settings.minutes * 60:
+            # It had ended and is given more minutes: the last stage goes on, with a warm-up.
+            self.stage, self.stage_seconds = last, self.seconds - 60 * sum(stage.minutes for stage in before)
 
 
 def load_average(folder: str | Path, attributes: Sequence[str]) -> JointFaRL:

@@ -51,7 +51,7 @@ def random_batch():
     masks[:, :5] = True
     return JointBatch(
         pixel_values=torch.randn(BATCH, 3, SIZE, SIZE, generator=generator),
-        input_ids=torch.tensor([[598, 5, 6, 599]]).repeat(BATCH, 1),
+        input_ids=torch.tensor([[598, 5, 6, 599]]).repeat(2, BATCH, 1),
         lapa_labels=torch.randint(0, 11, (BATCH, SIZE, SIZE), generator=generator),
         celebamask_hq_labels=torch.randint(0, 19, (BATCH, SIZE, SIZE), generator=generator),
         landmarks={n: torch.rand(BATCH, n, 2, generator=generator) for n in (68, 98)},
