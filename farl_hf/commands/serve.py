@@ -24,7 +24,8 @@ examples:
 TASKS = ("parsing", "alignment", "attributes", "zeroshot")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """One option per task, `--parsing` and on."""
     for task in TASKS:
         parser.add_argument(
             f"--{task}",
@@ -33,6 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="MODEL",
             help="folders or Hub names to choose from (default: our small weights)",
         )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_arguments(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine alone)")
     parser.add_argument("--port", type=int, help="(default: the first free one from 7860 on)")
     parser.add_argument("--max-mb", type=float, default=20, metavar="NUM", help="largest file (default: %(default)s)")

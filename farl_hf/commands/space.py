@@ -2,7 +2,7 @@
 
 import argparse
 
-from .serve import TASKS
+from .serve import TASKS, add_model_arguments
 
 NAME, SUMMARY = "space", "write the files of a Hugging Face Space that serves the page"
 DESCRIPTION = """\
@@ -19,14 +19,7 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUTPUT", help="new folder, or one that was written before")
-    for task in TASKS:
-        parser.add_argument(
-            f"--{task}",
-            nargs="+",
-            default=[],
-            metavar="MODEL",
-            help="folders (copied) or Hub names to choose from (default: our small weights)",
-        )
+    add_model_arguments(parser)
     parser.add_argument("--title", default="Faces of a photo", help="(default: %(default)s)")
     parser.add_argument("--license", default="mit", help="of the whole, by its Hub name (default: %(default)s)")
 

@@ -414,7 +414,7 @@ def eye_border(
     gap = np.nan_to_num(height[1] - height[0], nan=-1.0)
     # Single columns of a closed eye can seem open, where the sampled lids cross.
     steady = np.median(np.lib.stride_tricks.sliding_window_view(np.pad(gap, 2, mode="edge"), 5), axis=1)
-    widest = int(steady.argmax())
+    widest = int(known[steady[known].argmax()])
     opening = max(float(steady[widest]), 0.0)
     first = last = widest
     while first > 0 and gap[first - 1] > min(OPEN_GAP, 0.5 * opening):

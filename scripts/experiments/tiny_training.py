@@ -99,7 +99,7 @@ class TinyRun:
             self.joint.dual.set_attn_implementation("eager")
         self.ema = ExponentialMovingAverage(self.joint, settings.ema_decay)
         self.stage, self.step, self.stage_step, self.stage_seconds, self.seconds = 0, 0, 0, 0.0, 0.0
-        self.seen = 0
+        self.seen, self.skipped = 0, 0
         self.optimizer = self._new_optimizer()
         if self.state_path.is_file():
             self._load()
@@ -209,6 +209,10 @@ class TinyRun:
         )
         with torch.autocast(device, dtype=torch.bfloat16):
             losses = self.joint(batch, self.step, stage.tasks)
+        if not torch.isfinite(losses["loss"]):
+            self.skipped += 1
+            print(f"step {self.step}: the loss is {float(losses['loss'])}; skipped, {self.skipped} in all", flush=True)
+            return {}
         self.optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         torch.nn.utils.clip_grad_norm_(self.joint.parameters(), settings.clip)
@@ -285,4 +289,4 @@ def load_average(folder: str | Path, attributes: Sequence[str]) -> JointFaRL:
     return joint.eval()
 
 
-_COUNTERS = ("stage", "step", "stage_step", "stage_seconds", "seconds", "seen")
+_COUNTERS = ("stage", "step", "stage_step", "stage_seconds", "seconds", "seen", "skipped")

@@ -84,6 +84,7 @@ def _disagreements(seeds, config):
         sample = render_face_sample(seed, config)
         labels, face = sample.celebamask_hq_labels, sample.faces[-1]
         points, visible = face.landmarks[98], face.visibility[98]
+        assert np.isfinite(points).all(), seed
 
         def add(name, indices, field, points=points, visible=visible):
             found[name] += [_at(field, points[i : i + 1])[0] for i in indices if visible[i]]
@@ -119,6 +120,12 @@ def _check_agreement(found):
     # The rest: points close to what hides them, and cheeks in the round.
     for values in found.values():
         assert (values <= 1.5).mean() > 0.97 and np.median(values) < 1
+
+
+def test_a_lid_whose_middle_column_is_not_seen_has_a_border():
+    config = SyntheticFaceConfig(image_size=144, face_size=(0.44, 0.6))
+    for points in render_face_sample(71_003_115, config).faces[-1].landmarks.values():
+        assert np.isfinite(points).all()
 
 
 def test_landmarks_agree_with_label_maps():
