@@ -60,8 +60,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         nargs=3,
         default=(2.0, 31.0, 19.0),
         metavar=("PRETRAIN", "SMALL", "FULL"),
-        help="of training with ITC + MIM at 64 px, with all tasks at 64 px, with all tasks at 96 px; more minutes than a "
-        "finished run had take it further",
+        help="of training with ITC + MIM at 64 px, with all tasks at 64 px, with all tasks at 96 px; a "
+        "finished run that is given more goes on",
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the training")

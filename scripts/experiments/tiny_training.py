@@ -79,7 +79,8 @@ class TinyTraining:
 
 class TinyRun:
     """
-    A run in a folder: `state.pt` to go on from (also past its end, if the settings have more minutes than it had), `curve.csv` (one row per fifty steps and per look at held-out faces).
+    A run in a folder: `state.pt` to go on from (also past its end, if the settings have more minutes than it had), and
+    `curve.csv` (one row per fifty steps and per look at held-out faces).
 
     Args:
         settings: Of the run.
