@@ -212,7 +212,7 @@ class TinyRun:
             losses = self.joint(batch, self.step, stage.tasks)
         if not torch.isfinite(losses["loss"]):
             self.skipped += 1
-            print(f"step {self.step}: the loss is {float(losses['loss'])}; skipped, {self.skipped} in all", flush=True)
+            print(f"step {self.step}: the loss is {losses['loss'].item()}; skipped, {self.skipped} in all", flush=True)
             return {}
         self.optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
