@@ -24,7 +24,7 @@ from transformers.pipelines.base import Pipeline
 
 from ..datasets.flips import flip_permutation
 from ..models.geometry_farl import photo_to_crop, pixel_centre
-from ..models.image_loading_farl import to_rgb_image, to_rgb_tensor
+from ..models.image_loading_farl import to_rgb_image
 from ..models.image_processing_farl import FaceTransform
 from .detection import FaceDetector, YuNetDetector
 from .head_pose import eye_openness, five_points, head_pose, mouth_openness
@@ -236,7 +236,7 @@ class FacePipeline(Pipeline):
         if tracker is not None:
             time = float(known.get("time", index / tracker.fps))
             faces = tracker.track(faces, time)
-        pixels = to_rgb_tensor(image, index) if len(faces) else None
+        pixels = _pixels(image) if len(faces) else None
         crops = [part.cut(pixels, faces, index) for part in self.parts]
         return _Photo(faces, crops, [[] for _ in self.parts], time)
 
@@ -451,7 +451,7 @@ class FaceAlignmentPipeline(FacePipeline):
         that are made from the box for eight tilts, of these the most certain ones, and those of another crop that is
         made from what they say. Nine looks of the network per face.
         """
-        pixels = to_rgb_tensor(image)
+        pixels = _pixels(image)
         return np.stack([self._points_in_box(pixels, box) for box in boxes]).astype(np.float32)
 
     def _points_in_box(self, pixels: torch.Tensor, box: np.ndarray) -> np.ndarray:
@@ -624,6 +624,11 @@ class _Batches:
         for i, (_, answers) in enumerate(batch):
             # A copy: a view would keep the whole batch in memory.
             answers.append({key: value[i].clone() for key, value in outputs.items()})
+
+
+def _pixels(image: Image.Image) -> torch.Tensor:
+    """(3, height, width) uint8, which processors have no need to check and scale to [0, 1] only once."""
+    return torch.from_numpy(np.array(image)).movedim(-1, 0)
 
 
 def _is_one_photo(images: Any) -> bool:

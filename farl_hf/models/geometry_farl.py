@@ -309,6 +309,39 @@ def pixel_grid(height: int, width: int, convention: str, like: torch.Tensor) -> 
     return torch.stack([x, y], dim=-1).reshape(1, -1, 2)
 
 
+def photo_sampling_map(
+    matrix: torch.Tensor, box: tuple[int, int, int, int], size: int, warp_factor: float, convention: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    For every pixel of a part of the photo the place in the crop that lies there: [`photo_to_crop`] of a whole grid.
+
+    Args:
+        matrix: (3, 3), affine, from the photo to the crop.
+        box: (x1, y1, x2, y2) of the part in pixels, the far sides excluded.
+        size: Side of the crop in pixels.
+        warp_factor: See [`tanh_warp`].
+        convention: Of the matrix.
+
+    Returns:
+        x and y, each (y2 - y1, x2 - x1) float32: 0 and 1 are the crop's outer edges.
+    """
+    x1, y1, x2, y2 = box
+    first = pixel_centre(convention)
+    rows = matrix.double()[:2] / size
+    # Half a pixel from indices to edges, after the warp if there is one.
+    shift = (0.5 - first) / size
+    if warp_factor == 0:
+        rows[:, 2] += shift
+    across = torch.arange(x1, x2, dtype=torch.float64, device=matrix.device) + first
+    down = torch.arange(y1, y2, dtype=torch.float64, device=matrix.device) + first
+    # Rows and columns are added up, one sum a pixel.
+    x, y = ((row[0] * across).float() + (row[1] * down + row[2]).float()[:, None] for row in rows)
+    if warp_factor == 0:
+        return x, y
+    x, y = ((tanh_warp(2 * values - 1, warp_factor) + 1) / 2 + shift for values in (x, y))
+    return x, y
+
+
 def grid_for_sampling(coordinates: torch.Tensor, height: int, width: int, convention: str) -> torch.Tensor:
     """
     Coordinates (..., 2) of an image of `height` x `width` pixels as `grid_sample` with `align_corners=False` wants

@@ -162,7 +162,7 @@ def _to_unit_range(pixels: torch.Tensor, index: int) -> torch.Tensor:
             )
         return pixels
     if pixels.dtype == torch.uint8:
-        return pixels.float() / 255
+        return pixels.float().div_(255)
     bits = torch.iinfo(pixels.dtype)
     levels = pixels.double()
     low, high = (float(value) for value in levels.aminmax())

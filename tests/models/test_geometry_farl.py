@@ -214,6 +214,17 @@ def test_sampling_grid_is_the_sampling_map_scaled(convention, warp_factor):
     assert grid.shape == (1, 24, 24, 2) and torch.allclose(grid, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("convention", ["farl", "facer"])
+@pytest.mark.parametrize("warp_factor", [0.0, 0.8])
+def test_photo_map_is_where_pixels_lie_in_the_crop(convention, warp_factor):
+    matrix = torch.tensor([[0.9, -0.2, 11.0], [0.3, 0.8, -7.0], [0, 0, 1]])
+    pixels = geometry.pixel_grid(9, 7, convention, matrix) + torch.tensor([5.0, 3.0])
+    in_crop = geometry.photo_to_crop(pixels, matrix, 24, warp_factor)
+    expected = ((in_crop + 0.5 - geometry.pixel_centre(convention)) / 24).reshape(9, 7, 2)
+    found = torch.stack(geometry.photo_sampling_map(matrix, (5, 3, 12, 12), 24, warp_factor, convention), dim=-1)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
 # ------------------------------------------------- numbers from elsewhere, which no round trip through our own code has
 
 

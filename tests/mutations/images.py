@@ -69,10 +69,11 @@ MUTATIONS = [
         "matrix[..., :2, 2] += 0",
         "test_every_pixel_of_a_box_crop_shows_its_place",
     ),
-    processing(
-        "normalised = (points + (0.5 - pixel_centre(transform.convention))) / transform.crop_size",
-        "normalised = points / transform.crop_size",
-        "test_labels_are_pasted_at_their_place",
+    Mutation(
+        GEOMETRY,
+        "shift = (0.5 - first) / size",
+        "shift = 0.0",
+        ("tests/models/test_image_processing_farl.py::test_labels_are_pasted_at_their_place",),
     ),
     processing("in reversed(list(zip(", "in list(list(zip(", "test_the_first_of_overlapping_faces_is_on_top"),
     processing(
