@@ -24,10 +24,10 @@ cannot be read are skipped and reported. OUTPUT receives, by default all that th
   pictures/          the photos with what was found drawn on them
   labels/            PNG label maps of the photos' size, class ids as pixel values with a palette
   landmarks/         one .pts file per face (300W's form: counted from 1)
-  films/             of each film one with what was found drawn on it (H.264, no sound), and one .jsonl with a line per
-                     frame: {"frame", "time", "image_size", "faces"}; its line in results.jsonl is {"file", "frames",
-                     "tracks", "fps", "image_size"}. Faces have a "track_id", are steadied over time (not with
-                     --no-smooth), and carry their label maps as PNG in base64
+  films/             of each film one with what was found drawn on it (MP4, with the film's sound), and one .jsonl with
+                     a line per frame: {"frame", "time", "image_size", "faces"}; its line in results.jsonl is {"file",
+                     "frames", "tracks", "fps", "image_size"}. Faces have a "track_id", are steadied over time (not
+                     with --no-smooth), and carry their label maps as PNG in base64
 Coordinates are (x, y) in pixels of the photo as it is seen (EXIF), the first pixel's centre is (0, 0).
 
 A run that was stopped goes on when the same command is given again. Exit codes: 0, or 1 if files were skipped, 2 for
@@ -296,7 +296,7 @@ class Results:
             writer = None
             if "pictures" in self.forms:
                 target = stack.enter_context(written_whole(self._path("films", name, ".mp4"), "wb"))
-                writer = stack.enter_context(FilmWriter(target, reader.size, reader.fps))
+                writer = stack.enter_context(FilmWriter(target, reader.size, reader.fps, sound=reader))
             for frame, faces in found:
                 if writer is not None:
                     writer.write(frame["time"], partial(faces.draw, frame["image"]))

@@ -1,5 +1,8 @@
 """Films: frames read and written one after the other, in constant memory, by threads beside the network (PyAV)."""
 
+import io
+import logging
+import math
 import os
 import queue
 import threading
@@ -15,6 +18,7 @@ from .photo_files import MAX_PIXELS
 from .results import Faces
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 # Names of films, and the containers that are opened: none that refers to other files or addresses.
 FILM_SUFFIXES = frozenset(
@@ -132,10 +136,10 @@ class _Opened:
 
 class FilmWriter:
     """
-    Writes an MP4 film (H.264, without sound) frame by frame. A thread draws and encodes, up to eight frames behind.
+    Writes an MP4 film (H.264) frame by frame. A thread draws and encodes, up to eight frames behind.
 
     ```python
-    >>> with FilmWriter("drawn.mp4", reader.size, reader.fps) as writer:
+    >>> with FilmWriter("drawn.mp4", reader.size, reader.fps, sound=reader) as writer:
     ...     for frame, faces in with_frames(reader, find):
     ...         writer.write(frame["time"], lambda image=frame["image"], faces=faces: faces.draw(image))
     ```
@@ -144,9 +148,13 @@ class FilmWriter:
         file: Path, or a binary file that can be sought in.
         size: (height, width) of the frames; odd sides get a black line.
         fps: Frames per second that the file announces; frames keep their own times.
+        sound: A film whose sound, if it has any, is copied as it is: its first track, whole. Sound that MP4 does not
+            take, or that is damaged, is left out with a warning.
     """
 
-    def __init__(self, file: str | os.PathLike | IO[bytes], size: tuple[int, int], fps: float):
+    def __init__(
+        self, file: str | os.PathLike | IO[bytes], size: tuple[int, int], fps: float, sound: FilmReader | None = None
+    ):
         av = _av()
         self.size = size
         self._container = av.open(file if hasattr(file, "write") else str(file), "w", format="mp4")
@@ -156,6 +164,7 @@ class FilmWriter:
         self._stream.options = {"crf": "20", "preset": "veryfast"}
         self._stream.codec_context.time_base = Fraction(1, _TICKS)
         self._last = -1
+        self._sound = None if sound is None else _Sound(sound, self._container)
         self._worker = _Behind(self._encode, _FRAMES_AHEAD)
 
     def write(self, time: float, draw: Callable[[], Image.Image]) -> None:
@@ -172,6 +181,8 @@ class FilmWriter:
         self._last = frame.pts = max(self._last + 1, round(time * _TICKS))
         frame.time_base = Fraction(1, _TICKS)
         self._container.mux(self._stream.encode(frame))
+        if self._sound is not None:
+            self._sound.copy(until=time)
 
     def __enter__(self) -> "FilmWriter":
         return self
@@ -181,8 +192,58 @@ class FilmWriter:
             self._worker.close(at_once=kind is not None)
             if kind is None:
                 self._container.mux(self._stream.encode(None))
+                if self._sound is not None:
+                    self._sound.copy()
         finally:
+            if self._sound is not None:
+                self._sound.close()
             self._container.close()
+
+
+class _Sound:
+    """The first track of sound of a film, on its way into a container as it is, packet for packet."""
+
+    def __init__(self, film: FilmReader, container: Any):
+        self._path, self._container = film.path, container
+        self._opened = film._opened()
+        source, _ = self._opened.__enter__()
+        self._packets: Iterator[Any] = iter(())
+        # A packet that is not due yet, and the time of the last one.
+        self._next: Any = None
+        self._last = -math.inf
+        track = next(iter(source.streams.audio), None)
+        if track is None:
+            return
+        try:
+            # Some codecs are only refused with the file's head, which a file that nobody keeps tells.
+            with _av().open(io.BytesIO(), "w", format="mp4") as trial:
+                trial.add_stream_from_template(track)
+                trial.start_encoding()
+            self._stream = container.add_stream_from_template(track)
+        except (_av().FFmpegError, ValueError) as error:
+            logger.warning("%s: written without its sound, which MP4 does not take (%s).", film.path, _one_line(error))
+            return
+        # The last packet is an empty one.
+        self._packets = (packet for packet in source.demux(track) if packet.dts is not None)
+
+    def copy(self, until: float = math.inf) -> None:
+        """Copies what is heard up to a time in seconds."""
+        try:
+            while (packet := self._next or next(self._packets, None)) is not None:
+                self._next = packet
+                if packet.dts * packet.time_base > until:
+                    return
+                self._next = None
+                # Containers take no packet that goes back in time, as damaged files have them.
+                if packet.dts > self._last:
+                    self._last, packet.stream = packet.dts, self._stream
+                    self._container.mux(packet)
+        except _av().FFmpegError as error:
+            self._packets = iter(())
+            logger.warning("%s: its sound is damaged (%s), the rest is left out.", self._path, _one_line(error))
+
+    def close(self) -> None:
+        self._opened.__exit__()
 
 
 def with_frames(

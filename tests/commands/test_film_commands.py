@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from film_cases import moving_square, write_film
+from film_cases import moving_square, write_film, write_film_with_tone
 from inference_cases import FixedDetector, astronaut, save_tiny_model
 from PIL import Image
 
@@ -91,6 +91,16 @@ def test_every_command_takes_films(command, folder, models, tmp_path):
     found = {"parse": "labels", "align": "landmarks", "detect": "points"}.get(command, "attributes")
     assert len(lines) == 5 and all(line["faces"][0]["track_id"] == 0 and found in line["faces"][0] for line in lines)
     assert FilmReader(tmp_path / "films/face.mp4.mp4").num_frames == 5
+
+
+def test_films_keep_their_sound(tmp_path):
+    import av
+
+    film = write_film_with_tone(tmp_path / "film.mp4", "aac", seconds=0.4)
+    assert main(["detect", str(film), "--output", str(tmp_path / "out"), "--quiet"]) == 0
+    with av.open(str(tmp_path / "out/films/film.mp4.mp4")) as container:
+        assert container.streams.audio[0].codec.canonical_name == "aac"
+        assert container.streams.audio[0].frames > 10
 
 
 def test_no_smooth(folder, tmp_path):

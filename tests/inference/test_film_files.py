@@ -1,4 +1,4 @@
-"""Films in and out: frames, times, turned and damaged files, threads that end, constant memory."""
+"""Films in and out: frames, times, sound, turned and damaged files, threads that end, constant memory."""
 
 import sys
 import threading
@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from film_cases import moving_square, write_film
+from film_cases import moving_square, write_film, write_film_with_tone
 from PIL import Image
 
 from farl_hf import Faces
@@ -39,6 +39,71 @@ def test_frames_keep_their_times(tmp_path):
         for i, moment in enumerate(times):
             writer.write(moment, lambda i=i: moving_square(i))
     assert [frame["time"] for frame in FilmReader(tmp_path / "film.mp4")] == pytest.approx(times, abs=1e-3)
+
+
+def sound_of(path) -> tuple[list[bytes], np.ndarray, float]:
+    """The packets of a film's first track of sound, their times, and when something is heard in it."""
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(container.streams.audio[0]) if packet.dts is not None]
+        times = np.array([float(packet.pts * packet.time_base) for packet in packets])
+        onset = next(
+            frame.time + int(np.argmax(loud)) / frame.sample_rate
+            for packet in packets
+            for frame in packet.decode()
+            if (
+                loud := np.abs(frame.to_ndarray()[0].astype(float))
+                > 0.1 * (1 if frame.format.name == "fltp" else 32767)
+            ).any()
+        )
+        return [bytes(packet) for packet in packets], times, onset
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), (("a.mp4", "aac"), ("b.avi", "libmp3lame"), ("c.mkv", "libopus"), ("d.ts", "aac"))
+)
+def test_sound_is_carried_over(name, codec, tmp_path):
+    reader = FilmReader(write_film_with_tone(tmp_path / name, codec))
+    with FilmWriter(tmp_path / "drawn.mp4", reader.size, reader.fps, sound=reader) as writer:
+        for frame in reader:
+            writer.write(frame["time"], lambda frame=frame: frame["image"])
+    packets, times, onset = sound_of(tmp_path / name)
+    copied, copied_times, copied_onset = sound_of(tmp_path / "drawn.mp4")
+    written = FilmReader(tmp_path / "drawn.mp4")
+    assert written.num_frames == 25
+    # Pictures and sound start together, whatever the clock of the file begins with.
+    first = next(iter(reader))["time"] - next(iter(written))["time"]
+    assert len(copied) == len(packets) > 20 and copied_times == pytest.approx(times - first, abs=2e-3)
+    assert copied_onset == pytest.approx(onset - first, abs=2e-3) and onset - next(iter(reader))[
+        "time"
+    ] == pytest.approx(0.5, abs=0.06)
+    if name != "d.ts":  # whose packets have heads of their own
+        assert copied == packets
+
+
+def test_sound_that_does_not_fit_is_left_out(tmp_path, caplog):
+    reader = FilmReader(write_film_with_tone(tmp_path / "film.avi", "pcm_mulaw"))
+    with FilmWriter(tmp_path / "drawn.mp4", reader.size, reader.fps, sound=reader) as writer:
+        for frame in reader:
+            writer.write(frame["time"], lambda frame=frame: frame["image"])
+    assert FilmReader(tmp_path / "drawn.mp4").num_frames == 25
+    (record,) = caplog.records
+    assert "film.avi: written without its sound" in record.message and "pcm_mulaw" in record.message
+    with av.open(str(tmp_path / "drawn.mp4")) as container:
+        assert not container.streams.audio
+
+
+def test_damaged_sound_is_left_out(tmp_path, caplog):
+    path = write_film_with_tone(tmp_path / "film.ts", "aac")
+    data = path.read_bytes()
+    # The heads of all packets of sound in the second half.
+    half = len(data) // 2
+    path.write_bytes(data[:half] + data[half:].replace(b"\xff\xf1", bytes(2)))
+    reader = FilmReader(path)
+    with FilmWriter(tmp_path / "drawn.mp4", reader.size, reader.fps, sound=reader) as writer:
+        for frame in reader:
+            writer.write(frame["time"], lambda frame=frame: frame["image"])
+    assert FilmReader(tmp_path / "drawn.mp4").num_frames == 25 and len(caplog.records) == 1
+    assert "film.ts: its sound is damaged" in caplog.text and len(sound_of(tmp_path / "drawn.mp4")[0]) > 10
 
 
 def test_films_of_phones_are_turned_upright(tmp_path):
