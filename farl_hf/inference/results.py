@@ -249,9 +249,8 @@ class Faces:
             import supervision
         except ImportError:
             raise ImportError("to_supervision() needs the package supervision: pip install supervision.") from None
-        data = {
-            name: value for name, value in self._arrays() if name in ("points", "landmarks", "attributes", "head_pose")
-        }
+        extras = ("points", "landmarks", "attributes", "head_pose")
+        data: dict[str, Any] = {name: value for name, value in self._arrays() if name in extras}
         return supervision.Detections(xyxy=self.boxes, confidence=self.scores, tracker_id=self.track_ids, data=data)
 
 
