@@ -161,7 +161,9 @@ def _decode(image: Image.Image, orientation: int, largest_reduction: float) -> I
         if image.format == "JPEG" and largest_reduction >= 2:
             reduction = max(factor for factor in (2, 4, 8) if factor <= largest_reduction)
             image.draft(None, (image.width // reduction, image.height // reduction))
-        image = image.convert("RGB")
+        image.load()
+        if image.mode != "RGB":
+            image = image.convert("RGB")
     except OSError as error:
         raise SampleFault("truncated_image" if "truncated" in str(error) else "corrupt_image") from error
     except Exception as error:  # as above

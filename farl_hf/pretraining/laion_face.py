@@ -21,9 +21,10 @@ from .shards import CAPTION_COLUMNS, IMAGE_COLUMNS, KEY_COLUMNS, RawSample, expa
 
 logger = logging.getLogger(__name__)
 
+_UNDECODED = Image(decode=False)
 FEATURES = Features(
     {
-        "image": Image(decode=False),
+        "image": _UNDECODED,
         "captions": List(Value("string")),
         "faces": Value("string"),
         "json": Value("string"),
@@ -136,14 +137,19 @@ class DatasetShard:
     columns: Mapping[str, str]
 
     def __iter__(self) -> Iterator[RawSample]:
+        part = self.dataset.shard(num_shards=self.dataset.num_shards, index=self.index)
+        # Of its own, a copy: without types the library leaves rows as they come, which saves 0.1 ms for each.
+        part.info.features = None
         try:
-            for number, row in enumerate(self.dataset.shard(num_shards=self.dataset.num_shards, index=self.index)):
+            for number, row in enumerate(part):
                 yield self._sample(number, row)
         except Exception as error:  # each format and protocol has its own
             raise ShardError("truncated_shard", f"{self.name}: {type(error).__name__}: {error}") from error
 
     def _sample(self, number: int, row: dict[str, Any]) -> RawSample:
         image, captions = row.get(self.columns["image"]), row.get(self.columns["captions"])
+        if image is not None and not isinstance(image, bytes | dict):
+            image = _UNDECODED.encode_example(image)
         if isinstance(image, dict):
             image = image.get("bytes") or (Path(image["path"]).read_bytes() if image.get("path") else None)
         key = row.get(self.columns.get("key", ""))

@@ -132,16 +132,17 @@ class ImageTextStream:
     def _events(self, shard: str | Shard, epoch: int, done: int) -> Iterator[tuple[int, dict[str, Any] | Fault]]:
         """Good samples and faults of a shard behind the first `done` raw samples, each with the new value of `done`."""
         name = path_of(shard)
+        seed = f"{self.seed}/{epoch}/{shard_name(name)}"
         codes = StoredCodes(name) if self.stored_codes else None
         if codes is not None and codes.error is not None and done == 0:
             yield done, Fault("unreadable_codes", name, None, epoch, codes.error)
         skip = done
         try:
             for number, block in enumerate(self._blocks(shard)):
-                random.Random(f"{self.seed}/{epoch}/{shard_name(name)}/block {number}").shuffle(block)
+                random.Random(f"{seed}/block {number}").shuffle(block)
                 for raw in block[skip:]:
                     done += 1
-                    rng = random.Random(f"{self.seed}/{epoch}/{shard_name(name)}/{raw.key}")
+                    rng = random.Random(f"{seed}/{raw.key}")
                     try:
                         sample = self._decode(raw, rng, codes)
                     except SampleFault as fault:
@@ -188,9 +189,13 @@ class ImageTextStream:
 
     def collate(self, samples: list[dict[str, Any]]) -> Batch:
         """Samples as a batch (see [`ImageTextLoader`])."""
-        padding = {"padding": "max_length", "max_length": 77} if self.pad_captions else {"padding": "longest"}
-        ids = {"input_ids": [sample["input_ids"] for sample in samples]}
-        batch = dict(self.tokenizer.pad(ids, **padding, return_tensors="pt"))
+        captions = [sample["input_ids"] for sample in samples]
+        shape = len(captions), 77 if self.pad_captions else max(map(len, captions))
+        input_ids, attention_mask = np.full(shape, self.tokenizer.pad_token_id), np.zeros(shape, np.int64)
+        for row, caption in enumerate(captions):
+            input_ids[row, : len(caption)] = caption
+            attention_mask[row, : len(caption)] = 1
+        batch = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(attention_mask)}
         for name in samples[0]:
             if name != "input_ids":
                 batch[name] = torch.from_numpy(np.stack([sample[name] for sample in samples]))

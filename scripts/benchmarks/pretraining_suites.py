@@ -224,7 +224,7 @@ def _parts_of_step(model: FaRLForPreTraining, content: dict[str, torch.Tensor]) 
 def data_cases(sizes: tuple[int, ...] = (256, 512), images: int = 800) -> Iterator[Case]:
     """
     One epoch over shards against the package `webdataset`, as `datasets` streams them (`load_laion_face`) and by path;
-    reading alone against the tar reader of `datasets`; and memory over few and many shards.
+    reading alone against the tar reader of `datasets`; and memory over few and many shards. The allocator as above.
     """
     shards = images // _SHARD_SIZE
     for size in sizes:
@@ -283,6 +283,7 @@ def _undecoded(size: int, shards: int, side: str) -> Function:
 
 
 def _epoch(size: int, shards: int, decoder: str, way: str, side: str) -> Function:
+    keep_freed_memory()
     paths, tokenizer = _shards(size, shards), build_clip_tokenizer()
 
     def ours() -> int:

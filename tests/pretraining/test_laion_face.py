@@ -87,6 +87,11 @@ def numbers(shards, **settings) -> list[int]:
     return sorted(int(text.split(":")[0].removeprefix("number").replace(" ", "")) for text in texts)
 
 
+def pictures():
+    for n in range(4):
+        yield {"picture": drawing(n)[0], "alt": drawing(n)[1]}
+
+
 def test_pretraining_reads_any_data_set(tmp_path, shards):
     assert numbers(dataset_shards(load_laion_face(shards).filter(lambda row: row["key"] > "00000004"))) == [
         *range(5, 24)
@@ -105,6 +110,9 @@ def test_pretraining_reads_any_data_set(tmp_path, shards):
     assert len(found) == 3 and numbers(found) == [*range(9)]
     fixed = datasets.Dataset.from_list([{"picture": drawing(n)[0], "alt": drawing(n)[1]} for n in range(4)])
     assert numbers(dataset_shards(fixed, columns)) == [*range(4)]
+    features = datasets.Features({"picture": datasets.Image(), "alt": datasets.Value("string")})
+    made = datasets.IterableDataset.from_generator(pictures, features=features)  # nothing has encoded them yet
+    assert numbers(dataset_shards(made, columns)) == [*range(4)]
     with pytest.raises(ValueError, match="say which one has the image"):
         dataset_shards(dataset)
     with pytest.raises(ValueError, match="Column image=photo: the data set has the columns picture, alt"):

@@ -79,6 +79,9 @@ def test_each_sample_once_per_epoch_in_a_new_order(shards, num_workers):
     assert Counter(epochs[1]) == dict.fromkeys(range(32), 2)
     assert epochs[0] != sorted(epochs[0])
     assert epochs[1][:32] == epochs[0] and epochs[1][32:] != epochs[0]
+    readers = [ImageTextLoader(stream(shards, seed=seed, open_shards=1, num_epochs=1)) for seed in range(6)]
+    first = [numbers(next(iter(reader)))[0] // 8 for reader in readers]
+    assert len(set(first)) > 1, "shards are permuted, not only the samples of each"
 
 
 def test_captions_are_cut_and_padded_as_by_the_tokenizer(tmp_path):
