@@ -2,12 +2,12 @@
 """
 What each effect of the generated faces is worth: the table of their data card.
 
-    python scripts/ablation.py --output_dir ablation                               # all effects: hours on one CPU core
+    python scripts/ablation.py --output_dir ablation                               # all: about an hour of a CPU core
     python scripts/ablation.py --output_dir ablation --effects shadows hair_shapes # some
     python scripts/ablation.py --output_dir ablation --quick                       # proves that it runs, learns little
 
 The same small net learns from pictures that lack one effect, and is tested on pictures of the held-out style. Give the
-same command again to go on.
+same command again to go on: faces that are drawn and nets that are trained are kept in the folder.
 """
 
 import argparse
@@ -21,7 +21,9 @@ from farl_hf.synthetic import EFFECTS
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", required=True, help="for one file a net, ablation.json and ablation.md")
+    parser.add_argument(
+        "--output_dir", required=True, help="for faces, scores of each net, ablation.json and ablation.md"
+    )
     parser.add_argument("--effects", nargs="+", choices=EFFECTS, default=EFFECTS, metavar="EFFECT", help="default: all")
     sizes = AblationSizes()
     for name, meaning in (

@@ -201,7 +201,13 @@ def render(shots: Sequence[Shot], size: int, strands: bool = True, detail: bool 
     lapa, celebamask_hq = zeros(warp.uint8), zeros(warp.uint8)
     seen, smooth_seen, by_lamp = zeros(warp.vec3), zeros(warp.vec3), zeros(warp.vec3, 3)
     scene = [world, array(cameras, warp.vec4), size]
-    outputs = [colour, part, lapa, celebamask_hq, depth, normal]
+    face = warp.full(pixels, -1 if where == "cpu" else kernels.UNKNOWN, dtype=warp.int32, device=where)
+    if where == "cpu":
+        distance = warp.full(pixels, 20.0, dtype=warp.float32, device=where)
+        for i, corners in enumerate(triangles):
+            inputs = [*scene, i, distance, face]
+            warp.launch(kernels.find_triangles, dim=len(corners), inputs=inputs, device=where)
+    outputs = [face, colour, part, lapa, celebamask_hq, depth, normal]
     warp.launch(kernels.cast_rays, dim=pixels, inputs=[*scene, 1, *outputs, seen, by_lamp, finer], device=where)
     lamps_of = [size, part, depth, seen, by_lamp, colour, smooth_seen]
     warp.launch(kernels.add_lamps, dim=pixels, inputs=lamps_of, device=where)

@@ -7,9 +7,10 @@ cameras that no training picture has).
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from functools import partial
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,9 @@ class AblationSizes:
         seeds: Nets of each row: other first weights, order and augmentation.
     """
 
-    faces: int = 6_000
+    faces: int = 1_200
     test_faces: int = 500
-    steps: int = 1_500
+    steps: int = 400
     batch_size: int = 32
     seeds: int = 3
 
@@ -57,11 +58,11 @@ class SmallNet(nn.Module):
 
     def __init__(self):
         super().__init__()
-        widths = (32, 48, 64, 96)
+        widths = (16, 32, 64, 96)
         steps = list(pairwise(widths))
         self.stem = _block(3, widths[0], stride=2)
         self.down = nn.ModuleList(_block(a, b, stride=2) for a, b in steps)
-        self.up = nn.ModuleList(_block(a + b, a) for a, b in steps)
+        self.up = nn.ModuleList(_block(a + b, a, size=1) for a, b in steps)
         self.points = nn.Sequential(nn.Flatten(), nn.Linear(widths[-1] * (CROP_SIZE // 16) ** 2, 2 * POINTS))
         self.classes = nn.Conv2d(widths[0], len(LAPA_LABELS), 1)
 
@@ -77,8 +78,8 @@ class SmallNet(nn.Module):
         return points, self.classes(x)
 
 
-def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
-    convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+def _block(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Module:
+    convolution = nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
@@ -161,11 +162,11 @@ def _normalised(pixels: Tensor) -> Tensor:
 
 def run_ablation(output_dir: str | Path, sizes: AblationSizes, effects: Sequence[str] = EFFECTS) -> dict[str, Any]:
     """
-    Trains and tests `sizes.seeds` nets with all effects, then without each of `effects`. Nets that are done are kept,
-    so that a killed run goes on.
+    Trains and tests `sizes.seeds` nets with all effects, and without each of `effects`. Faces that are drawn and nets
+    that are done are kept, so that a killed run goes on.
 
     Args:
-        output_dir: For one file a net, `ablation.json` and `ablation.md`.
+        output_dir: For one file of scores a net, the faces of each row (16 kB each), `ablation.json` and `ablation.md`.
         sizes: How much is done. Another size needs another folder.
         effects: Some of `EFFECTS`.
 
@@ -177,46 +178,75 @@ def run_ablation(output_dir: str | Path, sizes: AblationSizes, effects: Sequence
     record = output / "sizes.json"
     if record.exists() and json.loads(record.read_text()) != asdict(sizes):
         raise ValueError(f"{output} holds nets of other sizes ({record}): take another folder.")
-    record.write_text(json.dumps(asdict(sizes)))
+    _write(record, lambda file: file.write(json.dumps(asdict(sizes)).encode()))
     test: Crops | None = None
-    rows: dict[str, list[dict[str, float]]] = {}
-    for effect in ("", *effects):
-        train: Crops | None = None
-        rows[effect] = []
-        for seed in range(sizes.seeds):
-            path = output / f"{effect or 'all'}-{seed}.json"
-            if not path.exists():
-                test = test or make_crops(replace(FACES, style="held_out"), sizes.test_faces, TEST_SEED, "held out")
-                config = replace(FACES, without=(effect,) if effect else ())
-                train = train or make_crops(config, sizes.faces, TRAIN_SEED, f"without {effect or 'nothing'}")
-                start = time.time()
-                scores = score_net(train_net(train, sizes, seed), test)
-                path.write_text(json.dumps({**scores, "minutes": (time.time() - start) / 60}))
-            rows[effect].append(json.loads(path.read_text()))
+    rows: dict[str, list[dict[str, float]]] = {effect: [] for effect in ("", *effects)}
+    # One net of every row, then the second ones: the table is whole early.
+    for seed, effect in tqdm(list(product(range(sizes.seeds), rows)), desc="nets", unit="net"):
+        name = effect or "all"
+        path = output / f"{name}-{seed}.json"
+        if not path.exists():
+            held_out = replace(FACES, style="held_out")
+            test = test or _kept_crops(output, held_out, sizes.test_faces, TEST_SEED, "held_out")
+            config = replace(FACES, without=(effect,) if effect else ())
+            train = _kept_crops(output, config, sizes.faces, TRAIN_SEED, name)
+            start = time.time()
+            scores = score_net(train_net(train, sizes, seed), test)
+            line = json.dumps({**scores, "minutes": (time.time() - start) / 60})
+            _write(path, lambda file, line=line: file.write(line.encode()))
+        rows[effect].append(json.loads(path.read_text()))
     results = {"sizes": asdict(sizes), "rows": rows}
     (output / "ablation.json").write_text(json.dumps(results, indent=2))
     (output / "ablation.md").write_text(ablation_table(results) + "\n")
     return results
 
 
+def _kept_crops(output: Path, config: SyntheticFaceConfig, count: int, seed: int, name: str) -> Crops:
+    """Faces drawn and cut out once for all nets, and kept in a file."""
+    path = output / f"{name}.pt"
+    if not path.exists():
+        crops = make_crops(config, count, seed, name)
+        _write(path, partial(torch.save, vars(crops)))
+    return Crops(**torch.load(path))
+
+
+def _write(path: Path, write: Callable[[Any], Any]) -> None:
+    """A kill leaves the file whole, or none."""
+    unfinished = path.with_suffix(".unfinished")
+    with open(unfinished, "wb") as file:
+        write(file)
+    unfinished.replace(path)
+
+
 def ablation_table(results: dict[str, Any]) -> str:
-    """Markdown: mean and standard deviation over the nets in percent, and the difference to all effects."""
+    """
+    Markdown: mean and standard deviation over the nets in percent, and the difference to all effects, bold beyond twice
+    the deviation of a net within its row (of all rows together): with three nets a row, chance makes one of seventy so
+    large.
+    """
     sizes, rows = results["sizes"], results["rows"]
-    means = {
-        effect: {k: 100 * np.mean([row[k] for row in nets]) for k in ("nme", "f1")} for effect, nets in rows.items()
-    }
+    values = {key: {e: 100 * np.array([net[key] for net in nets]) for e, nets in rows.items()} for key in ("nme", "f1")}
+    spread = {key: _spread(np.stack(list(of.values()))) for key, of in values.items()}
     lines = [
         f"{sizes['faces']:,} pictures, {sizes['steps']:,} steps of {sizes['batch_size']}, {sizes['seeds']} nets a row; "
         f"tested on {sizes['test_faces']:,} pictures of the held-out style; mean and standard deviation in percent.",
+        "Bold: changes of more than twice the deviation of a net within its row "
+        f"({spread['nme']:.2f} for NME, {spread['f1']:.2f} for F1).",
         "",
         "| without | NME | change | mean F1 | change |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for effect, nets in rows.items():
+    for effect in rows:
         cells = []
-        for key in ("nme", "f1"):
-            spread = 100 * np.std([row[key] for row in nets], ddof=min(1, len(nets) - 1))
-            change = means[effect][key] - means[""][key]
-            cells += [f"{means[effect][key]:.2f} ± {spread:.2f}", f"{change:+.2f}" if effect else ""]
+        for key, of in values.items():
+            change = of[effect].mean() - of[""].mean()
+            mark = "**" if abs(change) > 2 * spread[key] > 0 else ""
+            cells += [f"{of[effect].mean():.2f} ± {_spread(of[effect][None]):.2f}"]
+            cells += [f"{mark}{change:+.2f}{mark}" if effect else ""]
         lines.append(f"| {effect.replace('_', ' ') or 'nothing (all effects)'} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _spread(values: np.ndarray) -> float:
+    """Standard deviation within rows of values (rows, nets); 0 of single nets."""
+    return float(np.sqrt(values.var(axis=1, ddof=min(1, values.shape[1] - 1)).mean()))
