@@ -210,17 +210,19 @@ def expose(
         target *= float(np.exp(rng.normal(0, 0.38)))
         cast = np.exp(rng.normal(0, 0.06, 3))
         contrast = float(np.exp(rng.normal(0, 0.14)))
-    covered = alpha > 0.5
-    mean = float(colour[covered].mean()) if covered.any() else 0.2
+    covered = np.flatnonzero(alpha > 0.5)
+    flat = colour.reshape(-1, 3)
+    mean = float(flat.take(covered, axis=0).mean()) if len(covered) else 0.2
     # A camera brightens the dark and dims the bright, but only partly, so that skin tones survive.
     gain = (target / max(mean, 1e-3)) ** 0.65
     pixels = back.astype(np.float32, copy=True)
-    some = alpha > 0
-    cover = alpha[some][:, None]
-    front = to_srgb(colour[some] / cover * (gain * cast).astype(np.float32))
+    some = np.flatnonzero(alpha > 0)
+    cover = alpha.ravel()[some][:, None]
+    front = to_srgb(flat.take(some, axis=0) / cover * (gain * cast).astype(np.float32))
     if contrast != 1.0:
         front = front ** np.float32(contrast)
-    pixels[some] = front * cover + pixels[some] * (1 - cover)
+    behind = pixels.reshape(-1, 3)
+    behind[some] = front * cover + behind.take(some, axis=0) * (1 - cover)
     return pixels, {"gain": round(gain, 4), "contrast": round(contrast, 4)}
 
 
@@ -254,7 +256,9 @@ def sensor(
         noise = noise_rng.standard_normal(pixels.shape, dtype=np.float32)
         if rng.random() < 0.4:
             noise = noise[..., :1]
-        pixels = pixels + facts["noise"] * noise * (0.5 + np.sqrt(np.clip(pixels, 0, 1)))
+        stronger = np.sqrt(np.clip(pixels, 0, 1))
+        stronger += 0.5
+        pixels = pixels + facts["noise"] * noise * stronger
     if config.has("colour") and rng.random() < config.grey:
         facts["grey"] = True
         grey = pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32)

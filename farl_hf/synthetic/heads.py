@@ -77,6 +77,8 @@ def _fixed() -> dict[str, np.ndarray]:
     lobe = int(left[(neutral[left, 1] - 0.3 * neutral[left, 2]).argmax()])
     root = int(left[(neutral[left, 1] + 2 * np.abs(neutral[left, 1] + 0.005) + neutral[left, 2]).argmin()])
     body = np.unique(model.faces[model.parts == BODY])
+    body_outwards = neutral[body] - np.array([0.0, 0.2, 0.07])
+    body_outwards /= np.linalg.norm(body_outwards, axis=1, keepdims=True)
     centre = neutral[model.eyes[1]].mean(axis=0)
     balls = neutral[model.eyes[1]]
     reach = np.linalg.norm(balls - centre, axis=1).max()
@@ -89,6 +91,7 @@ def _fixed() -> dict[str, np.ndarray]:
         "ear_roots": np.array([model.mirror[root], root]),
         "bridge": np.array(nearest(0.0, 0.006, -0.016)),
         "body": body,
+        "body_outwards": body_outwards,
         "eye_centre": centre,
         "eye_radius": np.array(reach),
         "eye_fronts": np.array(front),
@@ -146,8 +149,8 @@ def add_person(scene: Scene, index: int, person: Person, view: View, config: Syn
     # Lids follow the gaze.
     right, down = person.gaze
     for side in ("Left", "Right"):
-        expression[f"eyeLookDown{side}"] = float(np.clip(down / 28, 0, 1))
-        expression[f"eyeLookUp{side}"] = float(np.clip(-down / 28, 0, 1))
+        expression[f"eyeLookDown{side}"] = min(max(down / 28, 0.0), 1.0)
+        expression[f"eyeLookUp{side}"] = min(max(-down / 28, 0.0), 1.0)
     phenotype = {"gender": person.gender, "age": age_to_phenotype(person.age), **person.phenotype}
     if not config.has("shape_variety"):
         phenotype = {}
@@ -179,10 +182,8 @@ def add_person(scene: Scene, index: int, person: Person, view: View, config: Syn
     lifted = acting.copy()
     neutral = model.neutral
     body = fixed["body"]
-    outwards = neutral[body] - np.array([0.0, 0.2, 0.07])
-    outwards /= np.linalg.norm(outwards, axis=1, keepdims=True)
     low = neutral[body, 1] - row[38] - row[39] * np.abs(neutral[body, 0]) + row[37] * neutral[body, 0] ** 2
-    lifted[body] += outwards * 0.006 * np.clip(low / 0.01, 0, 1)[:, None]
+    lifted[body] += fixed["body_outwards"] * 0.006 * np.clip(low / 0.01, 0, 1)[:, None]
     _lower_arms(lifted)
     if person.hat == "headscarf":
         lifted += _scarf_lift()

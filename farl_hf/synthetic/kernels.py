@@ -6,7 +6,7 @@ the *neutral* position there, so paint sticks to the face. See `appearance` for 
 """
 
 # Warp needs int(0) and float(0.0) for numbers that loops change, and knows no `in`.
-# ruff: noqa: UP018, RUF046, SIM109, B007
+# ruff: noqa: UP018, RUF046, SIM102, SIM109
 import warp as wp
 
 wp.config.quiet = True
@@ -715,8 +715,8 @@ def find_triangles(
 ):
     """
     The first triangle that the ray through the middle of each pixel meets, by going over the triangles of picture `q`
-    in place of the tree: three times as fast. Threads write to the same pixels, so it is for the CPU, which runs them one
-    after the other.
+    in place of the tree: three times as fast. Threads write to the same pixels, so it is for the CPU, which runs them
+    one after the other.
     """
     i = wp.tid()
     mesh = scene.meshes[q]

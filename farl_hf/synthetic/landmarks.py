@@ -49,10 +49,15 @@ def both_halves(right: list[tuple[float, float]]) -> np.ndarray:
 
 def resample(curve: np.ndarray, count: int, along: np.ndarray | None = None) -> np.ndarray:
     """`count` points at equal arc length along an open curve (n, d), both ends included; `along` (n, k) measures it."""
-    steps = np.diff(curve if along is None else along, axis=0)
-    lengths = np.concatenate([[0], np.cumsum(np.linalg.norm(steps, axis=1))])
+    measured = curve if along is None else along
+    steps = measured[1:] - measured[:-1]
+    lengths = np.zeros(len(measured))
+    np.cumsum(np.sqrt((steps * steps).sum(axis=1)), out=lengths[1:])
     at = np.linspace(0, lengths[-1], count)
-    return np.stack([np.interp(at, lengths, curve[:, i]) for i in range(curve.shape[1])], axis=1)
+    result = np.empty((count, curve.shape[1]))
+    for i in range(curve.shape[1]):
+        result[:, i] = np.interp(at, lengths, curve[:, i])
+    return result
 
 
 @dataclass
@@ -371,7 +376,8 @@ def eye_border(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """
     The edges of the upper and the lower lid, (25, 3) each in camera space, as the viewer sees them: from corner to
-    corner of what is seen of the eye, from the image's left. Lids that touch meet in one line.
+    corner of what is seen of the eye, from the image's left. Lids that touch meet in one line. None where too little of
+    them is seen.
 
     Args:
         lids: Of this eye.
@@ -390,9 +396,11 @@ def eye_border(
         return (positions[..., :2] / positions[..., 2:] - centre[:2] / centre[2]) @ turned.T * (centre[2] / radius)
 
     a, b, c = (vertices[lids.triangles[:, i]] for i in range(3))
-    facing = (np.einsum("ij,ij->i", np.cross(b - a, c - a), a) < 0)[lids.triangle]
-    of, weights, upper = lids.triangle[facing], lids.weights[facing], lids.upper[facing]
-    points = a[of] * weights[:, :1] + b[of] * weights[:, 1:2] + c[of] * weights[:, 2:]
+    facing = (np.einsum("ij,ij->i", np.cross(b - a, c - a), a) < 0)[lids.triangle].nonzero()[0]
+    of, weights, upper = lids.triangle[facing], lids.weights.take(facing, axis=0), lids.upper[facing]
+    points = a.take(of, axis=0) * weights[:, :1]
+    points += b.take(of, axis=0) * weights[:, 1:2]
+    points += c.take(of, axis=0) * weights[:, 2:]
     at = seen(points)
     # Inside of the ball, or behind it.
     to = points - centre
@@ -414,7 +422,10 @@ def eye_border(
     gap = np.nan_to_num(height[1] - height[0], nan=-1.0)
     # Single columns of a closed eye can seem open, where the sampled lids cross.
     steady = np.median(np.lib.stride_tricks.sliding_window_view(np.pad(gap, 2, mode="edge"), 5), axis=1)
-    widest = int(known[steady[known].argmax()])
+    widest = int(steady.argmax())
+    if np.isnan(middle[widest, 0]):
+        # Closed, and both lids are seen next to each other hardly anywhere.
+        return None
     opening = max(float(steady[widest]), 0.0)
     first = last = widest
     while first > 0 and gap[first - 1] > min(OPEN_GAP, 0.5 * opening):
@@ -435,6 +446,14 @@ def eye_border(
     return rims[0], rims[1]
 
 
+@lru_cache(maxsize=1)
+def _outwards() -> np.ndarray:
+    """(33, 2) which way is out for each of the jaw's lines on a neutral face."""
+    neutral = resample(both_halves([(74, -4), (70, 48), (58, 80), (31, 109), (0, 118.5)]), JAW_POINTS)
+    neutral[:, 1] = np.maximum(neutral[:, 1] - JAW_MIDDLE[1], 0)
+    return neutral
+
+
 def outline(jaw: np.ndarray, centre: np.ndarray, axes: np.ndarray) -> np.ndarray:
     """
     (33, 3) of jaw lines (33, 30, 3) in camera space: of each line the point that a viewer sees outermost, on the border
@@ -442,10 +461,8 @@ def outline(jaw: np.ndarray, centre: np.ndarray, axes: np.ndarray) -> np.ndarray
     for a face that looks into the camera, turned in the picture's plane only.
     """
     seen = jaw[..., :2] / jaw[..., 2:] - centre[:2] / centre[2]
-    neutral = resample(both_halves([(74, -4), (70, 48), (58, 80), (31, 109), (0, 118.5)]), JAW_POINTS)
-    neutral[:, 1] = np.maximum(neutral[:, 1] - JAW_MIDDLE[1], 0)
     down = axes[1, :2] / max(float(np.linalg.norm(axes[1, :2])), 1e-6)
-    lateral = neutral @ np.array([[down[1], -down[0]], down])
+    lateral = _outwards() @ np.array([[down[1], -down[0]], down])
     best = (seen * lateral[:, None]).sum(axis=-1).argmax(axis=1)
     border = jaw[np.arange(JAW_POINTS), best]
     # Where the far cheek lies behind nose, lips or chin, these are the outline there.

@@ -113,9 +113,9 @@ def openness() -> np.ndarray:
 
 def vertex_normals(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """(n, 3) float32 unit normals, weighted by area."""
-    a, b, c = (points[triangles[:, i]] for i in range(3))
+    ids = triangles.ravel().astype(np.intp)
+    a, b, c = np.moveaxis(points.take(ids, axis=0).reshape(-1, 3, 3), 1, 0)
     face = np.cross(b - a, c - a)
-    ids = triangles.ravel()
     total = np.stack(
         [np.bincount(ids, weights=np.repeat(face[:, k], 3), minlength=len(points)) for k in range(3)], axis=1
     )
@@ -193,13 +193,15 @@ def render(shots: Sequence[Shot], size: int, strands: bool = True, detail: bool 
     cameras = np.array([(shot.focal, middle, middle, shot.seed % 65536) for shot in shots], dtype=np.float32)
     pixels = len(shots) * size * size
 
-    def zeros(dtype, *more: int):
-        return warp.zeros((pixels, *more) if more else pixels, dtype=dtype, device=where)
+    def empty(dtype, *more: int):
+        return warp.empty((pixels, *more) if more else pixels, dtype=dtype, device=where)
 
-    colour, finer, normal = zeros(warp.vec4), zeros(warp.vec4), zeros(warp.vec3)
-    part, depth = zeros(warp.int32), zeros(warp.float32)
-    lapa, celebamask_hq = zeros(warp.uint8), zeros(warp.uint8)
-    seen, smooth_seen, by_lamp = zeros(warp.vec3), zeros(warp.vec3), zeros(warp.vec3, 3)
+    colour, finer, normal = empty(warp.vec4), empty(warp.vec4), empty(warp.vec3)
+    part, depth = empty(warp.int32), empty(warp.float32)
+    lapa, celebamask_hq = empty(warp.uint8), empty(warp.uint8)
+    smooth_seen, by_lamp = empty(warp.vec3), empty(warp.vec3, 3)
+    # Where only a lens is before the background, nothing looks for the lamps.
+    seen = warp.zeros(pixels, dtype=warp.vec3, device=where)
     scene = [world, array(cameras, warp.vec4), size]
     face = warp.full(pixels, -1 if where == "cpu" else kernels.UNKNOWN, dtype=warp.int32, device=where)
     if where == "cpu":
@@ -218,7 +220,8 @@ def render(shots: Sequence[Shot], size: int, strands: bool = True, detail: bool 
     distance = depth.numpy().reshape(shape)
     distance = np.where(distance < 1e5, distance, np.float32(np.inf))
     key = part.numpy().reshape(shape)
-    parts, everybody = np.where(key % 16 == 15, -1, key % 16), key // 1024 - 1
+    parts, everybody = key & 15, (key >> 10) - 1
+    parts[parts == 15] = -1
     lapa, celebamask_hq = lapa.numpy().reshape(shape), celebamask_hq.numpy().reshape(shape)
     normal = normal.numpy().reshape(*shape, 3)
     return [
@@ -228,7 +231,7 @@ def render(shots: Sequence[Shot], size: int, strands: bool = True, detail: bool 
             lapa=lapa[i].copy(),
             celebamask_hq=celebamask_hq[i].copy(),
             part=parts[i],
-            person=np.where(everybody[i] < 0, -1, everybody[i] - people[i]),
+            person=np.maximum(everybody[i] - int(people[i]), -1),
             depth=distance[i].copy(),
             normal=normal[i].copy(),
         )

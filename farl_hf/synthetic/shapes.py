@@ -137,8 +137,8 @@ def _phenotype_weights(phenotype: dict[str, float]) -> np.ndarray:
 
     def between(value: float, anchors: np.ndarray) -> np.ndarray:
         weights = np.zeros(len(anchors))
-        at = float(np.clip(value, anchors[0], anchors[-1]))
-        i = int(np.clip(np.searchsorted(anchors, at, side="right") - 1, 0, len(anchors) - 2))
+        at = min(max(float(value), float(anchors[0])), float(anchors[-1]))
+        i = min(max(int(np.searchsorted(anchors, at, side="right")) - 1, 0), len(anchors) - 2)
         share = (at - anchors[i]) / (anchors[i + 1] - anchors[i])
         weights[i], weights[i + 1] = 1 - share, share
         return weights

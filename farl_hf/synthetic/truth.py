@@ -10,7 +10,9 @@ from .people import Person
 from .renderer import Rendering
 from .shapes import CAVITY, EYE, SKIN, SOCKET, TONGUE
 
-_FACE_PARTS = (SKIN, EYE, SOCKET, CAVITY, TONGUE, TEETH)
+# By id of the part, the last one (-1) the background.
+_OF_FACE = np.isin(np.arange(17), (SKIN, EYE, SOCKET, CAVITY, TONGUE, TEETH))
+_OF_FACE_OR_LENS = _OF_FACE | (np.arange(17) == LENS)
 
 
 @dataclass
@@ -47,11 +49,10 @@ def describe(head: Head, rendering: Rendering, size: int, blurry: bool) -> Synth
 
     layouts = face_points(head.vertices, head.brows, head.pupils, head.jaw_middle, head.rotation.T)
     landmarks = {n: project(points).astype(np.float32) for n, points in layouts.items()}
-    seen = (rendering.person == head.index) & np.isin(rendering.part, _FACE_PARTS)
-    if head.person.glasses != "sunglasses":
-        seen |= (rendering.person == head.index) & (rendering.part == LENS)
+    shown = _OF_FACE if head.person.glasses == "sunglasses" else _OF_FACE_OR_LENS
+    seen = (rendering.person == head.index) & shown[rendering.part]
     depth = np.where(seen, rendering.depth, np.inf)
-    visibility = {n: _visible(points, landmarks[n], depth, focal) for n, points in layouts.items()}
+    visibility = _visible(layouts, landmarks, depth, focal)
     outline = project(head.outline)
     low, high = outline.min(axis=0), outline.max(axis=0)
     return SyntheticFace(
@@ -71,28 +72,31 @@ _OUTLINE = {68: slice(0, 17), 98: slice(0, 33), 106: slice(0, 33), 19: slice(18,
 _BETWEEN_LIPS = {68: slice(60, 68), 98: slice(88, 96), 106: slice(96, 104), 19: slice(15, 18), 5: slice(3, 5)}
 
 
-def _visible(points: np.ndarray, at: np.ndarray, depth: np.ndarray, focal: float) -> np.ndarray:
+def _visible(
+    layouts: dict[int, np.ndarray], landmarks: dict[int, np.ndarray], depth: np.ndarray, focal: float
+) -> dict[int, np.ndarray]:
     """
-    Whether points (n, 3) of a layout, seen at (n, 2), are inside of the picture and in view: one of the pixels around
-    shows the face less than 3 mm and a pixel (12 mm between the lips, 25 mm on the outline) before or behind them.
-    `depth` is infinite where anything but this face is seen, `focal` the focal length in pixels.
+    Whether the points (n, 3) of each layout, seen at (n, 2), are inside of the picture and in view: one of the pixels
+    around shows the face less than 3 mm and a pixel (12 mm between the lips, 25 mm on the outline) before or behind
+    them. `depth` is infinite where anything but this face is seen, `focal` the focal length in pixels.
     """
     size = len(depth)
+    points, at = np.concatenate(list(layouts.values())), np.concatenate([landmarks[n] for n in layouts])
     inside = ((at > -0.5) & (at < size - 0.5)).all(axis=1)
     tolerance = 0.003 + points[:, 2] / focal
-    tolerance[_BETWEEN_LIPS[len(points)]] = 0.012
-    tolerance[_OUTLINE[len(points)]] = 0.025
-    column, row = np.floor(at).astype(int).T
-    steps = range(-1, 3)
-    around = np.stack(
-        [depth[np.clip(row + j, 0, size - 1), np.clip(column + i, 0, size - 1)] for i in steps for j in steps]
-    )
-    nearest = np.abs(around - points[:, 2])
+    column, row = (np.clip(line[:, None] + np.arange(-1, 3), 0, size - 1) for line in np.floor(at).astype(int).T)
+    away = np.abs(depth[row[:, :, None], column[:, None]] - points[:, 2, None, None])
     # Inside of the face the four pixels around count, on the outline sixteen.
-    close = np.array([i in (0, 1) and j in (0, 1) for i in steps for j in steps])
-    near = nearest[close].min(axis=0)
-    near[_OUTLINE[len(points)]] = nearest.min(axis=0)[_OUTLINE[len(points)]]
-    return inside & (near < tolerance)
+    near, nearest = away[:, 1:3, 1:3].min(axis=(1, 2)), away.min(axis=(1, 2))
+    result, start = {}, 0
+    for n in layouts:
+        of = slice(start, start + n)
+        tolerance[of][_BETWEEN_LIPS[n]] = 0.012
+        tolerance[of][_OUTLINE[n]] = 0.025
+        near[of][_OUTLINE[n]] = nearest[of][_OUTLINE[n]]
+        result[n] = inside[of] & (near[of] < tolerance[of])
+        start += n
+    return result
 
 
 def attributes(head: Head, rendering: Rendering, blurry: bool) -> dict[str, bool]:

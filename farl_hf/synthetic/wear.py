@@ -1,5 +1,6 @@
 """What people wear, have in their mouths and hold before their faces: teeth, glasses, hats, jewellery, hands."""
 
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -154,21 +155,18 @@ def hat(person: Person, edge: np.ndarray, vertices: np.ndarray) -> list[Mesh]:
     middle = head_middle(vertices)
     d = person.details.get
     rows = np.linspace(0, 1, 12)
-    crown, rim = [], []
     loose = {"cap": 0.010, "beanie": 0.008, "brimmed": 0.012}[person.hat]
     high = {"cap": 0.012, "beanie": 0.005 + 0.03 * d("volume", 0.5), "brimmed": 0.035}[person.hat]
-    for i in range(len(around)):
-        at = rows * edge[i]
-        base = np.stack([np.interp(at, down, head[i, :, k]) for k in range(3)], axis=-1)
-        outwards = base - middle
-        outwards /= np.linalg.norm(outwards, axis=-1, keepdims=True)
-        lift = loose + high * np.clip(1 - rows, 0, 1) ** (0.5 if person.hat == "brimmed" else 1.2)
-        place = base + outwards * lift[:, None]
-        crown.append(place)
-        rim.append(place[-1])
-    grid = np.stack(crown)
+    base = np.empty((len(around), len(rows), 3))
+    for i, last in enumerate(edge):
+        for k in range(3):
+            base[i, :, k] = np.interp(rows * last, down, head[i, :, k])
+    outwards = base - middle
+    outwards /= np.linalg.norm(outwards, axis=-1, keepdims=True)
+    lift = loose + high * np.clip(1 - rows, 0, 1) ** (0.5 if person.hat == "brimmed" else 1.2)
+    grid = base + outwards * lift[:, None]
+    rim = edge_of_crown = grid[:, -1]
     meshes = [(grid.reshape(-1, 3), grid_triangles(*grid.shape[:2]), grid.reshape(-1, 3))]
-    edge_of_crown = np.stack(rim)
     if person.hat == "beanie":
         band = np.stack(
             [rim + (rim - middle) * 0.04 - [0, 0.028, 0], rim + (rim - middle) * 0.05 + [0, 0.004, 0]], axis=1
@@ -216,20 +214,28 @@ def earrings(person: Person, lobes: np.ndarray) -> list[Mesh]:
     return meshes
 
 
+@lru_cache(maxsize=1)
+def _chest() -> np.ndarray:
+    """Vertices that a necklace can lie on."""
+    model = head_model()
+    used = np.unique(model.faces)
+    return used[(model.neutral[used, 1] > 0.137) & (model.neutral[used, 1] < 0.262)]
+
+
 def necklace(person: Person, vertices: np.ndarray, axis: np.ndarray) -> Mesh:
     """A chain that lies on the chest: vertices (V, 3) of head and body, and a point (3,) inside of the neck."""
     model = head_model()
     low = 0.165 + 0.05 * person.details.get("length", 0.5)
     turn = np.linspace(-2.3, 2.3, 40)
     neutral = model.neutral
-    skin = np.unique(model.faces)
-    skin = skin[(neutral[skin, 1] > 0.137) & (neutral[skin, 1] < 0.262)]
+    skin = _chest()
     # The neutral loop is high at the nape and low in front; each point takes the nearest surface vertex's motion.
     loop = np.stack(
         [np.sin(turn) * 0.075, low - 0.055 * np.abs(turn / 2.3) ** 1.2, 0.05 - 0.085 * np.cos(turn)], axis=1
     )
     nearest = np.linalg.norm(neutral[skin][None] - loop[:, None], axis=-1)
-    ids = skin[nearest.argsort(axis=1)[:, :4]]
+    four = np.argpartition(nearest, 4, axis=1)[:, :4]
+    ids = skin[np.take_along_axis(four, np.take_along_axis(nearest, four, axis=1).argsort(axis=1), axis=1)]
     surface = vertices[ids].mean(axis=1)
     outwards = surface - axis
     outwards[:, 1] *= 0.2

@@ -69,8 +69,21 @@ def test_table():
     nets = {"": [(0.10, 0.50), (0.12, 0.54)], "hair_shapes": [(0.12, 0.40), (0.12, 0.40)]}
     rows = {effect: [{"nme": nme, "f1": f1} for nme, f1 in values] for effect, values in nets.items()}
     table = ablation_table({"sizes": SIZES.__dict__, "rows": rows}).splitlines()
+    # Of both rows together the deviation is 1.00 and 2.00.
     assert table[-2] == "| nothing (all effects) | 11.00 ± 1.41 |  | 52.00 ± 2.83 |  |"
-    assert table[-1] == "| hair shapes | 12.00 ± 0.00 | +1.00 | 40.00 ± 0.00 | -12.00 |"
+    assert table[-1] == "| hair shapes | 12.00 ± 0.00 | +1.00 | 40.00 ± 0.00 | **-12.00** |"
+    assert "(1.00 for NME, 2.00 for F1)" in table[1]
+
+
+def test_a_killed_run_goes_on_with_its_faces(drawn, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(ablation, "train_net", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_ablation(tmp_path, SIZES, ["hats"])
+    before = len(drawn)
+    run_ablation(tmp_path, SIZES, ["hats"])
+    assert {without for _, without, _ in drawn[before:]} == {("hats",)}
+    assert not list(tmp_path.glob("*.unfinished"))
 
 
 def test_command(drawn, tmp_path, capsys):

@@ -53,6 +53,14 @@ def test_the_neutral_face_is_its_own_mirror_image(layout):
     np.testing.assert_allclose(mirrored[permutation], points, atol=0.15)
 
 
+def test_closed_eyes_of_which_little_is_seen_have_points():
+    """The lids of this one's right eye are nowhere seen next to each other."""
+    config = SyntheticFaceConfig(image_size=96, face_size=(0.45, 0.7))
+    face = render_face_sample(21_000_298, config).faces[0]
+    assert all(np.isfinite(points).all() for points in face.landmarks.values())
+    assert np.ptp(face.landmarks[68][36:42, 0]) > 4
+
+
 def test_pose_signs():
     person, config = average_person()
 
