@@ -9,7 +9,7 @@ from ..version import __version__
 
 # What the page needs of setup.cfg.
 REQUIREMENTS = (
-    "torch>=2.8",
+    "torch>=2.11",
     "transformers>=5.23,<6",
     "huggingface_hub>=2.0",
     "tokenizers>=0.23.1",

@@ -30,6 +30,8 @@ YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4
 _SAME_FACE = 0.6
 # OpenCV's LOG_LEVEL_ERROR.
 _ERRORS_ONLY = 2
+# Two of the network's largest strides.
+_LEAST_SIDE = 64
 # A tilted face scores less before it is turned upright.
 _CANDIDATE_MARGIN = 0.1
 # Crops in which a face is turned, in pixels, and how many of its box's sides they show.
@@ -139,8 +141,8 @@ class YuNetDetector:
 
     def _raw_detect(self, pixels: np.ndarray) -> np.ndarray:
         height, width = pixels.shape[:2]
-        # The network's strides want some pixels.
-        pixels = np.pad(pixels, ((0, max(0, 32 - height)), (0, max(0, 32 - width)), (0, 0)))
+        # Where the coarsest map is one cell wide, OpenCV 4's 8-bit kernels leave it as memory was: faces out of nothing.
+        pixels = np.pad(pixels, ((0, max(0, _LEAST_SIDE - height)), (0, max(0, _LEAST_SIDE - width)), (0, 0)))
         with self._lock:
             self._detector.setInputSize(pixels.shape[1::-1])
             found = self._detector.detect(pixels)[1]

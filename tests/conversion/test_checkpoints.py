@@ -323,6 +323,23 @@ def test_folder_that_appears_meanwhile(tmp_path, overwrite):
     assert [path.name for path in tmp_path.iterdir()] == ["out"] and (tmp_path / "out/mine.txt").exists()
 
 
+def test_folder_that_appears_at_the_last_moment(tmp_path, monkeypatch):
+    """After the last look, before the new folder is put in place."""
+
+    def check(output: Path, overwrite: bool) -> None:
+        output.mkdir()
+        (output / "mine.txt").write_text("precious")
+
+    def write(folder: Path) -> checkpoints.Conversion:
+        (folder / "config.json").touch()
+        return checkpoints.Conversion(folder, "FaRLModel", 0)
+
+    monkeypatch.setattr(checkpoints, "_check_output", check)
+    with pytest.raises(FileExistsError, match="filled meanwhile"):
+        checkpoints._write_folder(tmp_path / "out", False, write)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"] and (tmp_path / "out/mine.txt").exists()
+
+
 @pytest.mark.parametrize("output", [".", "..", ""])
 def test_current_folder_is_not_replaced(tmp_path, official, monkeypatch, output):
     (tmp_path / "inner").mkdir()

@@ -99,7 +99,7 @@ def test_photos_are_turned_upright_first(photo, detector, tmp_path):
     assert np.abs(faces.points[0] - detector.detect(photo).points[0]).max() < 5
 
 
-@pytest.mark.parametrize("size", ((1, 1), (1, 700), (3000, 2), (31, 33), (640, 480)))
+@pytest.mark.parametrize("size", ((1, 1), (1, 700), (3000, 2), (31, 33), (60, 20), (640, 480)))
 @pytest.mark.parametrize("mode", ("RGB", "L", "RGBA", "P", "CMYK"))
 def test_pictures_without_faces(detector, size, mode):
     faces = detector.detect(Image.new(mode, size))

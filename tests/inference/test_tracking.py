@@ -78,10 +78,11 @@ def test_numbers_stay_when_faces_change_places_in_the_list(points):
         assert faces.track_ids.tolist() == [number[j] for j in order.tolist()]
 
 
-def test_faces_that_pass_each_other_keep_their_numbers():
+@pytest.mark.parametrize("points", (True, False))
+def test_faces_that_pass_each_other_keep_their_numbers(points):
     tracker = FaceTracker()
     for i in range(60):
-        faces = tracker.track(faces_at((100 + 8 * i, 300), (584 - 8 * i, 302)), i / FPS)
+        faces = tracker.track(faces_at((100 + 8 * i, 300), (584 - 8 * i, 302), points=points), i / FPS)
         assert faces.track_ids.tolist() == [0, 1], i
 
 

@@ -30,7 +30,7 @@ MUTATIONS = [
     checkpoints(
         "            os.replace(folder, output)",
         "            shutil.rmtree(output)",
-        "test_folder_that_appears_meanwhile",
+        "test_folder_that_appears_at_the_last_moment",
     ),
     checkpoints(
         "        _check_output(output, overwrite)\n        if overwrite",
