@@ -2,8 +2,10 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 
+from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from ..models.configuration_farl import FaRLConfig
@@ -75,6 +77,18 @@ def is_adapter(folder: str | Path) -> bool:
     return (Path(folder) / "adapter_config.json").is_file()
 
 
+def _fetched(name: str) -> Path:
+    """A folder as it is; else the files of the model of this name on the Hub."""
+    if Path(name).is_dir() or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return Path(name)
+    try:
+        return Path(snapshot_download(name))
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{name} is neither a folder here nor a model on the Hub that can be reached: {error}"
+        ) from error
+
+
 def load_task_model(
     folder: str | Path, trainable: bool = False, base: str | Path | None = None
 ) -> FaRLPreTrainedModel | PeftModel:
@@ -82,15 +96,15 @@ def load_task_model(
     Opens what [`finetune`] saved: a task model, or an adapter on its base model.
 
     Args:
-        folder: Of the model or the adapter, or the name of one of the package's own models.
+        folder: Of the model or the adapter, its name on the Hub, or that of one of the package's own models.
         trainable: Whether an adapter is to be trained further.
         base: Where an adapter's base model is, in the place of the name that the adapter gives.
 
     Raises:
-        FileNotFoundError: If there is no `config.json`, or no base model under the adapter's name.
+        FileNotFoundError: If there is no `config.json`, or no model under the name or the adapter's base's.
         ValueError: If the folder is not one of a task model.
     """
-    folder = Path(model_folder(folder))
+    folder = _fetched(model_folder(folder))
     config_folder = folder / TASK_CONFIG_FOLDER if is_adapter(folder) else folder
     if not (config_folder / "config.json").is_file():
         raise FileNotFoundError(f"{config_folder} has no config.json: {folder} is no folder of a fine-tuned model.")

@@ -141,7 +141,7 @@ class YuNetDetector:
 
     def _raw_detect(self, pixels: np.ndarray) -> np.ndarray:
         height, width = pixels.shape[:2]
-        # Where the coarsest map is one cell wide, OpenCV 4's 8-bit kernels leave it as memory was: faces out of nothing.
+        # Where the coarsest map is one cell wide, OpenCV 4's 8-bit kernels leave it unset: faces out of nothing.
         pixels = np.pad(pixels, ((0, max(0, _LEAST_SIDE - height)), (0, max(0, _LEAST_SIDE - width)), (0, 0)))
         with self._lock:
             self._detector.setInputSize(pixels.shape[1::-1])

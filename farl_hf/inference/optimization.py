@@ -104,8 +104,8 @@ def _check_model(model: FaRLPreTrainedModel, function: str) -> None:
 
 
 def _forbid_saving(model: FaRLPreTrainedModel) -> FaRLPreTrainedModel:
-    # `push_to_hub` makes the repository before it saves, so it is refused by itself.
-    model.save_pretrained = model.push_to_hub = _refuse_to_save
+    # `push_to_hub` saves before it makes a repository.
+    model.save_pretrained = _refuse_to_save
     return model
 
 

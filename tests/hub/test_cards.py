@@ -12,6 +12,7 @@ from PIL import Image
 import farl_hf
 from farl_hf.conversion.downloads import RELEASE_FILES
 from farl_hf.conversion.release_cards import release_card
+from farl_hf.finetuning.lora import TASK_CONFIG_FOLDER, add_adapter
 from farl_hf.hub.cards import Measurement, measurements, model_card, write_eval_results, write_model_card
 from farl_hf.models.tokenization import build_processor
 
@@ -96,6 +97,23 @@ def test_code_of_a_card_runs(model_class, options, tmp_path, capsys):
     assert (tmp_path / "drawn.jpg").is_file() == (
         model_class in (farl_hf.FaRLForFaceParsing, farl_hf.FaRLForFaceAlignment)
     )
+
+
+def test_code_of_an_adapters_card_runs(tmp_path, capsys):
+    small = {"image_size": 64, "head_channels": 32, "neck_channels": 32}
+    farl_hf.FaRLForPreTraining(farl_hf.FaRLConfig.from_preset("tiny")).save_pretrained(tmp_path / "base")
+    model = farl_hf.FaRLForFaceParsing.from_pretrained(tmp_path / "base", num_labels=3, **small)
+    add_adapter(model, ("pyramid", "decode_head"), rank=2).save_pretrained(tmp_path / "adapter")
+    model.config.save_pretrained(tmp_path / "adapter" / TASK_CONFIG_FOLDER)
+    farl_hf.FaRLFaceImageProcessor(align="lapa", size=64, warp_factor=0.0).save_pretrained(tmp_path / "adapter")
+    Image.fromarray(skimage.data.astronaut()).save(tmp_path / "photo.jpg")
+    options = {"adapter_config": model.config, "base_model": "me/base"}
+    text = ModelCard.load(write_model_card(tmp_path / "adapter", title="adapter", **options)).text
+    code = text.split("```python\n")[1].split("```")[0]
+    assert 'load_task_model("adapter").merge_and_unload()' in code
+    with contextlib.chdir(tmp_path):
+        exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out and (tmp_path / "drawn.jpg").is_file()
 
 
 def test_what_a_model_learnt_from():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 import yaml
 from hub_stand_in import TOKEN, HubStandIn
@@ -374,6 +375,26 @@ def test_loaded_from_the_hub_without_the_package(repository, hub, tmp_path):
     code = LOAD.replace("import farl_hf, torch", "import sys; sys.modules['farl_hf'] = None; import torch")
     code = code.replace('from_pretrained("me/farl-lapa"', 'from_pretrained("me/farl-lapa", trust_remote_code=True')
     assert "sum " in output_of(run_python(code, hub, tmp_path))
+
+
+@pytest.mark.slow
+def test_an_adapters_card_runs_from_the_hub(dual, hub, tmp_path, no_loading):
+    adapter = tmp_path / "out"
+    options = {"base_model": "me/farl-tiny", "dry_run": True}
+    publish(adapter_run(dual, tmp_path / "run"), "me/adapter", output=adapter, **options)
+    for name, folder in (("me/farl-tiny", dual), ("me/adapter", adapter)):
+        hub.repositories[name] = {"main": {file: (folder / file).read_bytes() for file in files_of(folder)}}
+    Image.fromarray(skimage.data.astronaut()).save(tmp_path / "photo.jpg")
+    code = ModelCard.load(adapter / "README.md").text.split("```python\n")[1].split("```")[0]
+    assert 'load_task_model("me/adapter")' in code
+    output_of(run_python(code, hub, tmp_path))
+    assert (tmp_path / "drawn.jpg").is_file()
+    assert (
+        "neither a folder here nor a model on the Hub"
+        in run_python(
+            "from farl_hf.finetuning import load_task_model; load_task_model('me/nothing')", hub, tmp_path
+        ).communicate(timeout=300)[0]
+    )
 
 
 def test_branches_pull_requests_and_the_same_card(repository, parsing, hub, tmp_path):

@@ -86,8 +86,8 @@ MUTATIONS = [
     hooks("len(hidden_states) == 0:", "len(hidden_states) < 0:", "test_photos_without_faces_pass"),
     optimization("self.expand.weight *= 1.702", "self.expand.weight *= 1.7", "test_copies_of_other_models"),
     optimization(
-        "model.save_pretrained = model.push_to_hub = _refuse_to_save",
         "model.save_pretrained = _refuse_to_save",
+        "pass",
         "test_a_copy_is_not_taken_for_a_model",
     ),
     Mutation(
