@@ -13,6 +13,7 @@ from torch import nn
 
 from ..datasets.files import jpeg_round_trip
 from ..inference.detection import FaceDetector
+from ..inference.head_pose import five_points
 from ..models.geometry_farl import (
     box_crop_matrix,
     celeba_align_matrix,
@@ -46,7 +47,8 @@ class FaceRows:
     A data set with checked columns, whose errors name the file.
 
     Args:
-        rows: Columns `image`, the task's column, and the processor's annotation column.
+        rows: Columns `image`, the task's column, and the processor's annotation column. Without `face_points` the five
+            points are taken from `landmarks`.
         task: What is learnt.
         processor: Cuts the faces out.
         round_trip: Compress images as JPEG once more, as the original's data.
@@ -69,7 +71,10 @@ class FaceRows:
         self.rows, self.task, self.processor, self.round_trip = rows, task, processor, round_trip
         self.detector = detector
         self.annotation_column = ANNOTATION_COLUMNS[processor.align]
-        needed = [name for name in ("image", task.column, self.annotation_column) if name is not None]
+        if self.annotation_column == "face_points" and "face_points" not in (columns := rows.column_names):
+            self.annotation_column = "landmarks" if "landmarks" in columns else "face_points"
+        names = ("image", task.column, self.annotation_column)
+        needed = list(dict.fromkeys(name for name in names if name is not None))
         missing = [name for name in needed if name not in rows.column_names]
         # A transform makes columns of its own, which only a row shows.
         if missing and rows.format["type"] != "custom":
@@ -106,6 +111,8 @@ class FaceRows:
                 annotation = np.asarray(row[self.annotation_column], dtype=np.float32)
                 if not np.isfinite(annotation).all():
                     raise ValueError(f"{self.annotation_column} is missing or not finite.")
+                if self.annotation_column == "landmarks":
+                    annotation = five_points(annotation[None])[0].astype(np.float32)
                 if self.detector is not None:
                     annotation = detected_face(self.detector, image, annotation)
         except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:

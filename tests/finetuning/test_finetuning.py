@@ -312,6 +312,23 @@ def test_training_crop_without_augmentation_is_the_evaluation_crop(data, dataset
             assert np.abs(back[0][0].numpy() - evaluation[index]["target"]).max() < 1e-2
 
 
+def test_five_points_are_taken_from_landmarks(data):
+    """A model of five-point crops on a set that has landmarks alone."""
+    benchmark = BENCHMARKS["ibug300w"]
+    rows = benchmark.load(data("ibug300w"), "train")
+    faces = FaceRows(rows, benchmark.task, BENCHMARKS["lapa"].processor(48, "farl"))
+    _, target, points, _ = faces.read(0)
+    eyes = target[36:42].mean(dim=0), target[42:48].mean(dim=0)
+    assert np.allclose(points, torch.stack([*eyes, *target[[30, 48, 54]]]), atol=1e-4)
+    assert faces.localisation == "annotated landmarks"
+    difference = (
+        TrainingFaces(faces, NO_AUGMENTATION, seed=0)[0]["pixel_values"] - EvaluationFaces(faces)[0]["pixel_values"]
+    )
+    assert difference.abs().max() < 2e-3
+    with pytest.raises(ValueError, match="no column 'face_points'"):
+        FaceRows(rows.remove_columns("landmarks"), benchmark.task, faces.processor)
+
+
 def test_samples_follow_from_seed_epoch_and_index(data):
     benchmark = BENCHMARKS["ibug300w"]
     faces = FaceRows(benchmark.load(data("ibug300w"), "train"), benchmark.task, benchmark.processor(32, "farl"))
