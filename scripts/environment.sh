@@ -1,5 +1,6 @@
-# Makes the virtual environment .venv of this checkout, once per change of setup.cfg. Sourced by the other scripts.
-# Usage: source scripts/environment.sh EXTRAS [lowest]       (e.g. "demo"; with `lowest`, .venv-lowest with the oldest
+# Makes the virtual environment .venv of this checkout, once per change of setup.cfg. The other scripts source it; in your
+# own shell run it, because it stops the shell at errors.
+# Usage: bash scripts/environment.sh EXTRAS [lowest]       (e.g. "demo"; with `lowest`, .venv-lowest with the oldest
 # versions that setup.cfg allows)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

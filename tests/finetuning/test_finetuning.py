@@ -325,8 +325,6 @@ def test_five_points_are_taken_from_landmarks(data):
         TrainingFaces(faces, NO_AUGMENTATION, seed=0)[0]["pixel_values"] - EvaluationFaces(faces)[0]["pixel_values"]
     )
     assert difference.abs().max() < 2e-3
-    with pytest.raises(ValueError, match="no column 'face_points'"):
-        FaceRows(rows.remove_columns("landmarks"), benchmark.task, faces.processor)
 
 
 def test_samples_follow_from_seed_epoch_and_index(data):
