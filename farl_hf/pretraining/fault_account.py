@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -85,10 +86,7 @@ class FaultAccount:
                     logger.warning("%s: %s (%s)", record.kind, record.shard, record.message or FAULTS[record.kind])
         lines = "".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in records).encode()
         if self.loader.stream.rank == 0:
-            with open(self.path, "r+b" if self.path.exists() else "wb") as file:
-                # Behind what is accounted for; an earlier call may have written more than its last checkpoint knows.
-                file.truncate(self._length)
-                file.seek(self._length)
+            with open(self.path, "ab" if self._length else "wb") as file:
                 file.write(lines)
         self._length += len(lines)
 
@@ -103,3 +101,6 @@ class FaultAccount:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.counts, self.bad_shards = Counter(state["counts"]), [list(entry) for entry in state["bad_shards"]]
         self._length = state["length"]
+        # An earlier call may have written more than its checkpoint knows.
+        if self.loader.stream.rank == 0 and self.path.exists():
+            os.truncate(self.path, min(self._length, self.path.stat().st_size))

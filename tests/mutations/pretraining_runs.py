@@ -184,9 +184,9 @@ MUTATIONS = [
     ),
     Mutation(
         "farl_hf/pretraining/fault_account.py",
-        "file.truncate(self._length)",
-        "",
-        (f"{STOP_AND_GO}records_are_those_of_an_unbroken_run",),
+        "os.truncate(self.path, min(self._length, self.path.stat().st_size))",
+        "pass",
+        (f"{STOP_AND_GO}names_behind_the_checkpoint_are_cut_off",),
     ),
     Mutation(
         "farl_hf/pretraining/records.py",

@@ -19,11 +19,14 @@ from farl_hf import FaRLForPreTraining
 from farl_hf.pretraining import loop
 from farl_hf.pretraining.checkpointing import Checkpoints, damage_of, to_json
 from farl_hf.pretraining.configuration import RECIPES, PretrainConfig
+from farl_hf.pretraining.fault_account import FaultAccount
+from farl_hf.pretraining.faults import Fault
 from farl_hf.pretraining.loop import Pretraining, PretrainResult, pretrain
 from farl_hf.pretraining.records import Records
 from farl_hf.pretraining.schedule import plan_schedule
 from farl_hf.pretraining.stability import Stability
 from farl_hf.pretraining.stopping import RunStopped
+from farl_hf.pretraining.stream import Processes
 
 TIMES = ("samples_per_second", "data_wait")
 
@@ -190,6 +193,23 @@ def test_records_are_those_of_an_unbroken_run(tmp_path, settings):
     events = EventAccumulator(str(folder))
     events.Reload()
     assert [event.step for event in events.Scalars("loss")] == [4, 8, 12, 16]
+
+
+def test_names_behind_the_checkpoint_are_cut_off(tmp_path):
+    loader = SimpleNamespace(processes=Processes(), good=9, epoch=0, stream=SimpleNamespace(rank=0, shards=["a.tar"]))
+    path = tmp_path / "bad_samples.jsonl"
+
+    def named(account: FaultAccount, key: str) -> list[str]:
+        loader.records = [Fault("missing_image", "a.tar", key, 0)] if key else []
+        account.update()
+        return [json.loads(line)["key"] for line in path.read_text().splitlines()]
+
+    killed, resumed = (FaultAccount(loader, path, 1.0) for _ in range(2))
+    assert named(killed, "1") == ["1"]
+    state = killed.state_dict()
+    assert named(killed, "2") == ["1", "2"]
+    resumed.load_state_dict(state)
+    assert named(resumed, "") == ["1"] and named(resumed, "3") == ["1", "3"]
 
 
 def test_only_the_main_process_writes_lines(caplog):
