@@ -299,3 +299,15 @@ def test_bad_settings(setting, message):
     with pytest.raises(ValueError, match=message):
         SyntheticFaceConfig(**setting)
     assert hash(SyntheticFaceConfig(num_faces=[1, 2])) == hash(SyntheticFaceConfig(num_faces=(1, 2)))
+
+
+def test_kernels_compile_for_cuda(tmp_path):
+    """Needs no GPU: the compiler comes with warp."""
+    import warp
+
+    from farl_hf.synthetic import kernels
+
+    if warp.get_cuda_toolkit_version() is None:
+        pytest.skip("warp is built without CUDA")
+    warp.compile_aot_module(kernels, arch=80, module_dir=str(tmp_path), use_ptx=True)
+    assert any(".entry cast_rays" in path.read_text() for path in tmp_path.glob("*.ptx"))
