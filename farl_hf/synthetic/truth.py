@@ -82,7 +82,7 @@ def _visible(
     """
     size = len(depth)
     points, at = np.concatenate(list(layouts.values())), np.concatenate([landmarks[n] for n in layouts])
-    inside = ((at > -0.5) & (at < size - 0.5)).all(axis=1)
+    inside = np.logical_and.reduce((at > -0.5) & (at < size - 0.5), axis=1)
     tolerance = 0.003 + points[:, 2] / focal
     column, row = (np.clip(line[:, None] + np.arange(-1, 3), 0, size - 1) for line in np.floor(at).astype(int).T)
     away = np.abs(depth[row[:, :, None], column[:, None]] - points[:, 2, None, None])
