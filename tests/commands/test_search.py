@@ -124,6 +124,14 @@ def test_near_duplicates(folder, capsys, tmp_path):
     assert len(lines) == 7 and "face 0 at" in "".join(lines)
 
 
+def test_faces_of_one_photo_are_no_duplicates(folder, capsys):
+    main(["index", str(folder), "--quiet"])
+    index = index_of(folder)
+    thumbnails = index.photos["1.png"].thumbnails
+    thumbnails[1] = thumbnails[0]
+    assert index.duplicates() == []
+
+
 def test_another_model_is_noticed(folder, capsys):
     main(["index", str(folder), "--quiet"])
     index = index_of(folder)
