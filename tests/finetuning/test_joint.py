@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from joint_cases import random_joint_batch
 
 from farl_hf import FaRLConfig, FaRLFaceImageProcessor
 from farl_hf.finetuning.augmentation import NO_AUGMENTATION, SYNTHETIC_AUGMENTATION, augment_colours
-from farl_hf.finetuning.joint import JointBatch, JointFaRL, save_models, soft_dice_loss
+from farl_hf.finetuning.joint import JointFaRL, save_models, soft_dice_loss
 from farl_hf.models.geometry_farl import warp_image, warp_image_smoothly
 
 SIZE, BATCH = 32, 4
@@ -46,19 +47,7 @@ def joint():
 
 
 def random_batch():
-    generator = torch.Generator().manual_seed(0)
-    masks = torch.zeros(2, 16, dtype=torch.bool)
-    masks[:, :5] = True
-    return JointBatch(
-        pixel_values=torch.randn(BATCH, 3, SIZE, SIZE, generator=generator),
-        input_ids=torch.tensor([[598, 5, 6, 599]]).repeat(2, BATCH, 1),
-        lapa_labels=torch.randint(0, 11, (BATCH, SIZE, SIZE), generator=generator),
-        celebamask_hq_labels=torch.randint(0, 19, (BATCH, SIZE, SIZE), generator=generator),
-        landmarks={n: torch.rand(BATCH, n, 2, generator=generator) for n in (68, 98)},
-        attributes=torch.tensor([[0.0, 1.0]]).repeat(BATCH, 1),
-        bool_masked_pos=masks,
-        mim_targets=torch.randint(0, 32, (2, 16), generator=generator),
-    )
+    return random_joint_batch(BATCH, SIZE, patches=16, codes=32, caption=[598, 5, 6, 599], masked=2)
 
 
 def test_every_part_of_it_learns(joint):

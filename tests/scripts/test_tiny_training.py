@@ -5,10 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from experiments.tiny_training import Stage, TinyRun, TinyTraining
+from joint_cases import random_joint_batch
 
-from farl_hf.finetuning.joint import JointBatch
-
-SIZE, PATCHES, BATCH = 64, 64, 2
+SIZE = 64
 FACES = SimpleNamespace(attributes=["Male", "Smiling"])
 
 
@@ -17,17 +16,7 @@ def settings(minutes):
 
 
 def batch():
-    generator = torch.Generator().manual_seed(0)
-    return JointBatch(
-        pixel_values=torch.randn(BATCH, 3, SIZE, SIZE, generator=generator),
-        input_ids=torch.tensor([[4094, 5, 6, 4095]]).repeat(2, BATCH, 1),
-        lapa_labels=torch.randint(0, 11, (BATCH, SIZE, SIZE), generator=generator),
-        celebamask_hq_labels=torch.randint(0, 19, (BATCH, SIZE, SIZE), generator=generator),
-        landmarks={n: torch.rand(BATCH, n, 2, generator=generator) for n in (68, 98)},
-        attributes=torch.tensor([[0.0, 1.0]]).repeat(BATCH, 1),
-        bool_masked_pos=torch.arange(PATCHES)[None] < 20,
-        mim_targets=torch.randint(0, 1024, (1, PATCHES), generator=generator),
-    )
+    return random_joint_batch(2, SIZE, patches=64, codes=1024, caption=[4094, 5, 6, 4095], masked=1)
 
 
 def test_a_batch_without_a_finite_loss_is_skipped_and_counted(tmp_path, capsys):
