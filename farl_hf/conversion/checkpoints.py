@@ -428,10 +428,14 @@ def openai_state_dict(tensors: Tensors, config: FaRLConfig) -> Tensors:
 
     Raises:
         KeyError: If a tensor is missing.
-        CheckpointError: If the vision tower has a stem of convolutions, which CLIP has not.
+        CheckpointError: If the vision tower has a stem of convolutions or pools its patches, which CLIP does not.
     """
     if config.vision_config.stem_channels:
         raise CheckpointError("The vision tower has stem_channels (convolutions before the patches): CLIP has none.")
+    if config.vision_config.use_mean_pooling:
+        raise CheckpointError(
+            "The vision tower has use_mean_pooling (captions see all patches): CLIP's reads one token."
+        )
 
     def official(names: tuple[str, ...]) -> torch.Tensor:
         tensor = torch.cat([tensors[name] for name in names]) if len(names) == 3 else tensors[names[0]]

@@ -29,7 +29,7 @@ from ..models.modeling_farl import (
 )
 from ..models.tokenization import build_processor
 
-_LAYOUTS = (68, 98)
+_LABEL_SETS, _LAYOUTS = ("lapa", "celebamask_hq"), (68, 98)
 
 
 def _consecutive(counts: Mapping[str | int, int]) -> dict[str | int, slice]:
@@ -53,8 +53,8 @@ class JointLossWeights:
 
     itc: float = 2.0
     mim: float = 0.1
-    parsing: float = 1.0
-    dice: float = 1.0
+    parsing: float = 2.0
+    dice: float = 2.0
     alignment: float = 20.0
     attributes: float = 4.0
 
@@ -104,9 +104,6 @@ class JointFaRL(nn.Module):
         self.dense = nn.ModuleDict({"pyramid": dense.pyramid, "head": dense.decode_head})
         self.dense.to(memory_format=torch.channels_last)
         self.classifier = FaRLForImageClassification(self._config(**_label_fields(self.attributes))).classifier
-        # Captions are matched with the class token, which does not see smiles and glasses by itself in short trainings:
-        # it learns the attributes, too. No model keeps this layer.
-        self.probe = nn.Linear(config.vision_config.hidden_size, len(self.attributes))
 
     @property
     def config(self) -> FaRLConfig:
@@ -118,11 +115,11 @@ class JointFaRL(nn.Module):
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Of the heads of the tasks."""
-        return [p for module in (self.dense, self.classifier, self.probe) for p in module.parameters()]
+        return [p for module in (self.dense, self.classifier) for p in module.parameters()]
 
     def forward(self, batch: JointBatch, step: int = 0, tasks: bool = True) -> dict[str, torch.Tensor]:
         """
-        Losses of a batch. The landmark layouts take turns by `step`.
+        Losses of a batch. The label sets take turns by `step`, and so do the landmark layouts.
 
         Args:
             batch: Faces.
@@ -134,14 +131,13 @@ class JointFaRL(nn.Module):
             `attributes`.
         """
         losses = self._pretraining_losses(batch, tasks)
-        hidden_states, class_token = losses.pop("hidden_states"), losses.pop("class_token")
+        hidden_states = losses.pop("hidden_states")
         if tasks:
             features = self._dense_features(hidden_states)
-            losses["parsing"], losses["dice"] = self._parsing_losses(features, batch)
-            losses["alignment"] = self._alignment_loss(features, batch, _LAYOUTS[step % len(_LAYOUTS)])
-            answers = torch.stack([self.classifier(hidden_states[-1]), self.probe(class_token)]).float()
-            truth = batch.attributes.expand_as(answers)
-            losses["attributes"] = nn.functional.binary_cross_entropy_with_logits(answers, truth)
+            losses["parsing"], losses["dice"] = self._parsing_losses(features, batch, _LABEL_SETS[step // 2 % 2])
+            losses["alignment"] = self._alignment_loss(features, batch, _LAYOUTS[step % 2])
+            answers = self.classifier(hidden_states[-1]).float()
+            losses["attributes"] = nn.functional.binary_cross_entropy_with_logits(answers, batch.attributes)
         total = sum(getattr(self.weights, name) * value for name, value in losses.items())
         return {"loss": total, **losses}
 
@@ -155,7 +151,7 @@ class JointFaRL(nn.Module):
         # Of a face's captions each has a batch of its own: two that are true of one picture never count as a mistake.
         logits = image_embeds @ text_embeds.transpose(1, 2) * dual.logit_scale.exp().clamp(max=100)
         itc = torch.stack([image_text_contrastive_loss(one) for one in logits]).mean()
-        losses = {"itc": itc, "hidden_states": outputs.hidden_states, "class_token": outputs.pooler_output}
+        losses = {"itc": itc, "hidden_states": outputs.hidden_states}
         rows = len(batch.bool_masked_pos)
         if rows:
             masked = dual(
@@ -183,13 +179,12 @@ class JointFaRL(nn.Module):
         last, rows = self.dense["head"].conv_seg, _ROWS[name]
         return nn.functional.conv2d(features, last.weight[rows], last.bias[rows]).float()
 
-    def _parsing_losses(self, features: torch.Tensor, batch: JointBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        cross_entropy, dice = features.new_zeros((), dtype=torch.float32), 0.0
-        for name, labels in (("lapa", batch.lapa_labels), ("celebamask_hq", batch.celebamask_hq_labels)):
-            logits = resize_bilinear(self._outputs(features, name), tuple(labels.shape[-2:]))
-            cross_entropy = cross_entropy + nn.functional.cross_entropy(logits, labels)
-            dice = dice + soft_dice_loss(logits, labels)
-        return cross_entropy, dice
+    def _parsing_losses(
+        self, features: torch.Tensor, batch: JointBatch, name: str
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = getattr(batch, f"{name}_labels")
+        logits = resize_bilinear(self._outputs(features, name), tuple(labels.shape[-2:]))
+        return nn.functional.cross_entropy(logits, labels), soft_dice_loss(logits, labels)
 
     def _alignment_loss(self, features: torch.Tensor, batch: JointBatch, layout: int) -> torch.Tensor:
         heatmaps, labels, size = (

@@ -73,6 +73,8 @@ class FaRLVisionConfig(BackboneConfigMixin, PreTrainedConfig):
         stem_channels (`list[int]`, defaults to `[]`): Widths of 3x3 convolutions of stride 2 that the image goes
             through before the patch embedding, which then is a convolution of `patch_size / 2 ** len(stem_channels)`.
             Small towers learn faster with some (Xiao et al. 2021, arXiv:2106.14881); the original has none.
+        use_mean_pooling (`bool`, defaults to `False`): Whether captions are matched with the mean of the patches, as
+            BEiT's images with their classes, in place of the class token, the original's choice.
         hidden_act (`str`, defaults to `"quick_gelu"`): `x * sigmoid(1.702 x)`.
         layer_norm_eps (`float`, defaults to 1e-5): Epsilon of every layer norm.
         attention_dropout (`float`, defaults to 0.0): Dropout on the attention weights; none in the original.
@@ -94,6 +96,7 @@ class FaRLVisionConfig(BackboneConfigMixin, PreTrainedConfig):
     image_size: int = 224
     patch_size: int = 16
     stem_channels: list[int] | tuple[int, ...] = ()
+    use_mean_pooling: bool = False
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
     attention_dropout: int | float = 0.0
@@ -292,6 +295,7 @@ PRESETS: dict[str, dict] = {
             "image_size": 96,
             "patch_size": 8,
             "stem_channels": [48, 96],
+            "use_mean_pooling": True,
         },
         "projection_dim": 128,
         "mim_vocab_size": 1024,

@@ -46,7 +46,8 @@ class FaRLVisionModelOutput(BaseModelOutputWithPooling):
 
     Args:
         last_hidden_state (batch, 1 + patches, hidden_size): Tokens without a final norm, the class token first.
-        pooler_output (batch, hidden_size): The normed class token, where the model has its norm.
+        pooler_output (batch, hidden_size): The normed class token, or with `use_mean_pooling` the normed mean of the
+            patches, where the model has this norm.
         hidden_states, attentions: On request, as in all of Transformers.
         tapped_hidden_states: The hidden states of the `out_indices` that were asked for, in their order.
     """
@@ -571,8 +572,8 @@ class FaRLVisionModel(FaRLPreTrainedModel):
 
     Args:
         config: The configuration.
-        add_pooling_layer: Whether to have the final layer norm of the class token, which the dense task models leave
-            out because they read the layers' own outputs.
+        add_pooling_layer: Whether to have the final layer norm of what is pooled, which the dense task models leave out
+            because they read the layers' own outputs.
     """
 
     config: FaRLVisionConfig
@@ -617,7 +618,10 @@ class FaRLVisionModel(FaRLPreTrainedModel):
             raise ValueError("FaRLVisionModel needs either pixel_values or inputs_embeds.")
         hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding, inputs_embeds, position_ids)
         hidden_states, tapped = self.encoder(self.pre_layrnorm(hidden_states), out_indices=out_indices, **kwargs)
-        pooled = None if self.post_layernorm is None else self.post_layernorm(hidden_states[:, 0])
+        pooled = None
+        if self.post_layernorm is not None:
+            pooled = hidden_states[:, 1:].mean(dim=1) if self.config.use_mean_pooling else hidden_states[:, 0]
+            pooled = self.post_layernorm(pooled)
         return FaRLVisionModelOutput(
             last_hidden_state=hidden_states, pooler_output=pooled, tapped_hidden_states=tapped or None
         )

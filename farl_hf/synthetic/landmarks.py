@@ -35,8 +35,9 @@ JAW_EDGE = np.array(
 JAW_MIDDLE = np.array([0.0, 0.040, 0.055])
 # Lids reach this far from the eye's opening, and are searched at points this far from each other, metres.
 LID_REACH, LID_STEP = 0.007, 0.0008
-# Columns across an eye, from -1.3 to 1.3 of the ball's radius; the gap of the lids in radii that counts as open.
-EYE_COLUMNS, OPEN_GAP = 72, 0.03
+# Columns across an eye, from -1.3 to 1.3 of the ball's radius; the gap of the lids in radii that counts as open; the
+# share of its width that the border of a nearly closed eye has at least.
+EYE_COLUMNS, OPEN_GAP, LEAST_WIDTH = 72, 0.03, 0.6
 
 
 def both_halves(right: list[tuple[float, float]]) -> np.ndarray:
@@ -443,6 +444,10 @@ def eye_border(
         line = middle[within if len(within) > 1 else known]
         share = opening / (3 * OPEN_GAP)
         rims = [share * rim + (1 - share) * resample(line, 25, seen(line)) for rim in rims]
+    apart = np.ptp(seen(vertices[lids.corners])[:, 0])
+    if opening < 10 * OPEN_GAP and np.ptp(seen(rims[0])[:, 0]) < LEAST_WIDTH * apart:
+        # Lids that cross each other hide most of a nearly closed eye.
+        return None
     return rims[0], rims[1]
 
 

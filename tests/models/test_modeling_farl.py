@@ -357,6 +357,22 @@ def test_stem_of_convolutions(tmp_path):
         tiny_config(vision_config={**VISION, "stem_channels": [4, 4, 4, 4]})
 
 
+def test_mean_pooling(tmp_path):
+    torch.manual_seed(0)
+    model = FaRLForPreTraining(tiny_config(vision_config={**VISION, "use_mean_pooling": True})).eval()
+    batch = inputs()
+    output = model.vision_model(batch["pixel_values"])
+    tokens = output.last_hidden_state
+    assert torch.equal(output.pooler_output, model.vision_model.post_layernorm(tokens[:, 1:].mean(dim=1)))
+    model.save_pretrained(tmp_path)
+    again = FaRLForPreTraining.from_pretrained(tmp_path)
+    assert torch.equal(again(**batch).logits_per_image, model(**batch).logits_per_image)
+    with pytest.raises(CheckpointError, match="use_mean_pooling"):
+        openai_state_dict(model.state_dict(), model.config)
+    token = FaRLForPreTraining(tiny_config()).eval().vision_model(batch["pixel_values"])
+    assert not torch.allclose(token.pooler_output, token.last_hidden_state[:, 1:].mean(dim=1), atol=0.1)
+
+
 def bicubic_matrix(large: int, small: int) -> torch.Tensor:
     """(large, small), Keys' kernel with a = -0.75 about the pixels' centres, edges repeated, from its formula."""
 
