@@ -1,12 +1,13 @@
 #!/usr/bin/env python
 """
-What pre-training learns from each of its losses, on generated faces: the README's table.
+What pre-training learns from each of its losses in the same time: a table of model_cards/results.md.
 
-    python scripts/learning.py --output_dir learning          # about an hour and a half on one CPU core
+    python scripts/learning.py --output_dir learning          # about an hour on one CPU core
     python scripts/learning.py --output_dir learning --quick  # minutes; proves that it runs, learns little
 
-Pre-trains a tiny FaRL with both losses, with the contrastive one alone and with masked images alone, and tests each on
-held-out faces: zero-shot attributes, caption retrieval, a linear probe. Give the same command again to go on.
+Pre-trains farl-tiny from random weights with both losses, with the contrastive one alone and with masked images alone,
+with three seeds, and tests each on held-out faces: zero-shot attributes, caption retrieval, a linear probe. Give the
+same command again to go on.
 """
 
 import argparse
@@ -20,15 +21,16 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", required=True, help="for shards, models, learning.json and learning.md")
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), help="default: all")
-    parser.add_argument("--steps", type=int, help="optimizer steps of each arm")
+    parser.add_argument("--steps", type=int, help="optimizer steps with both losses; one alone has as much time")
+    parser.add_argument("--seeds", type=int, help="trainings of each arm")
     parser.add_argument("--batch_size", type=int)
     parser.add_argument("--faces", type=int, help="generated pictures to pre-train on")
-    parser.add_argument("--quick", action="store_true", help="400 faces, 20 steps")
+    parser.add_argument("--quick", action="store_true", help="400 faces, 20 steps, one seed")
     options = parser.parse_args(arguments)
     sizes = LearningSizes()
     if options.quick:
-        sizes = LearningSizes(faces=400, steps=20, batch_size=32, probe_faces=200, test_faces=100)
-    given = {name: getattr(options, name) for name in ("steps", "batch_size", "faces")}
+        sizes = LearningSizes(faces=400, steps=20, batch_size=32, probe_faces=200, test_faces=100, seeds=1)
+    given = {name: getattr(options, name) for name in ("steps", "seeds", "batch_size", "faces")}
     sizes = replace(sizes, **{name: value for name, value in given.items() if value is not None})
     print(learning_table(run_learning(options.output_dir, sizes, options.arms)))
     return 0

@@ -378,7 +378,7 @@ class Pretraining:
         )
         self.objective, self.optimizer = accelerator.prepare(objective, optimizer)
         self.objective.train()
-        self.processor = build_processor(model.config.image_size)
+        self.processor = build_processor(model.config.image_size, model.config.text_config.vocab_size)
 
     def _build_loader(self, shards: list[str | Shard]) -> ImageTextLoader:
         config, accelerator, vision = self.config, self.accelerator, self.model.config.vision_config

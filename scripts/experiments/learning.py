@@ -1,13 +1,17 @@
 """
-What pre-training learns, and from which of its two losses: the same tiny FaRL is pre-trained on generated faces with
-both, with the contrastive loss alone (ITC) and with masked image modelling alone (MIM), and tested on held-out faces.
+What pre-training learns, and from which of its two losses: farl-tiny is pre-trained from random weights on generated
+faces with both, with the contrastive loss alone (ITC) and with masked image modelling alone (MIM), each for as long,
+and tested on held-out faces.
 """
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -22,8 +26,23 @@ from farl_hf.pretraining.loop import pretrain
 from farl_hf.pretraining.objective import clip_normalised, scaled_pixels
 from farl_hf.synthetic import SyntheticFaceConfig, SyntheticFaces, write_webdataset
 
-# Weights of the two losses.
-ARMS = {"ITC + MIM": (1.0, 1.0), "ITC": (1.0, 0.0), "MIM": (0.0, 1.0)}
+from .spread import cells
+
+
+@dataclass(frozen=True)
+class Arm:
+    """
+    Weights of the two losses, and how many steps are made in the time of one with both, so that all arms train as long.
+    """
+
+    itc_weight: float
+    mim_weight: float
+    speed: float
+
+
+# Speeds measured on one CPU core, reading of the pictures included: CPU time of 12 steps of 64, twice each.
+ARMS = {"ITC + MIM": Arm(1.0, 1.0, 1.0), "ITC": Arm(1.0, 0.0, 2.0), "MIM": Arm(0.0, 1.0, 1.9)}
+PRESET = "farl-tiny"
 # Seeds of the generator: no picture is in two of these sets.
 PRETRAIN_SEED, PROBE_SEED, TEST_SEED = 11, 12, 13
 # A face fills most of these pictures, as in LAION-Face's crops, so that 64 pixels show its attributes.
@@ -55,70 +74,80 @@ class LearningSizes:
 
     Args:
         faces: Generated pictures to pre-train on.
-        steps: Optimizer steps of each arm.
+        steps: Optimizer steps with both losses; arms with one make as many as take that time.
         batch_size: Pictures per step.
         probe_faces: Pictures that the linear probe is fitted on.
         test_faces: Held-out pictures.
+        seeds: Trainings of each arm: other first weights, order and masks.
     """
 
-    faces: int = 20_000
-    steps: int = 2_000
+    faces: int = 10_000
+    steps: int = 300
     batch_size: int = 64
-    probe_faces: int = 2_000
+    probe_faces: int = 1_000
     test_faces: int = 1_000
+    seeds: int = 3
 
 
 def run_learning(output_dir: str | Path, sizes: LearningSizes, arms: list[str] | None = None) -> dict[str, Any]:
     """
-    Pre-trains and tests the arms, one after another. What is done already is kept; a killed arm goes on.
+    Pre-trains and tests the arms, seed after seed. What is done already is kept; a killed training goes on.
 
     Args:
-        output_dir: For shards, one folder per arm, `learning.json` and `learning.md`.
+        output_dir: For shards, one folder per training, `learning.json` and `learning.md`.
         sizes: How much is done. Another size needs another folder.
         arms: Some of `ARMS`; by default all.
 
     Returns:
-        What `learning.json` holds: `sizes`, and for each arm its scores (fractions) and minutes.
+        What `learning.json` holds: `sizes`, and for each arm the scores (fractions) and minutes of each seed.
     """
     output = Path(output_dir)
     shards = output / "shards"
     write_webdataset(shards, sizes.faces, samples_per_shard=500, config=FACES, seed=PRETRAIN_SEED)
-    results: dict[str, Any] = {"sizes": asdict(sizes), "arms": {}}
-    for arm in arms or list(ARMS):
-        folder = output / arm.replace(" + ", "-").lower()
+    results: dict[str, Any] = {"sizes": asdict(sizes), "arms": {arm: [] for arm in [*(arms or ARMS), "no training"]}}
+    for seed, (arm, records) in product(range(sizes.seeds), results["arms"].items()):
+        folder = output / folder_name(arm, seed)
         record = folder / "learning.json"
         if not record.exists():
             start = time.perf_counter()
-            pretrain_arm(arm, shards, folder, sizes)
+            if arm in ARMS:
+                pretrain_arm(arm, shards, folder, sizes, seed)
+            else:
+                torch.manual_seed(seed)
+                FaRLModel(FaRLConfig.from_preset(PRESET, image_size=IMAGE_SIZE)).save_pretrained(folder)
             minutes = (time.perf_counter() - start) / 60
             record.write_text(json.dumps({"minutes": minutes, **score_model(folder, sizes)}, indent=2))
-        results["arms"][arm] = json.loads(record.read_text())
-    untrained = output / "untrained"
-    if not untrained.exists():
-        torch.manual_seed(0)
-        FaRLModel(FaRLConfig.from_preset("tiny", image_size=IMAGE_SIZE)).save_pretrained(untrained)
-    results["arms"]["no training"] = score_model(untrained, sizes)
+        records.append(json.loads(record.read_text()))
     (output / "learning.json").write_text(json.dumps(results, indent=2))
     (output / "learning.md").write_text(learning_table(results) + "\n")
     return results
 
 
-def pretrain_arm(arm: str, shards: Path, folder: Path, sizes: LearningSizes) -> None:
-    """Pre-trains a tiny FaRL with the losses of an arm; only these differ between arms."""
-    itc_weight, mim_weight = ARMS[arm]
+def folder_name(arm: str, seed: int) -> str:
+    """Of one training."""
+    return f"{arm.replace(' + ', '-').replace(' ', '-').lower()}-{seed}"
+
+
+def pretrain_arm(arm: str, shards: Path, folder: Path, sizes: LearningSizes, seed: int) -> None:
+    """Pre-trains farl-tiny with the losses of an arm; only these and the number of steps differ between arms."""
+    losses = ARMS[arm]
+    steps = round(sizes.steps * losses.speed)
     pretrain(
         PretrainConfig.from_recipe(
             "demo",
+            preset=PRESET,
             train_shards=[str(shards / "*.tar")],
             output_dir=str(folder),
             image_size=IMAGE_SIZE,
             batch_size=sizes.batch_size,
-            max_steps=sizes.steps,
-            warmup_steps=max(1, sizes.steps // 20),
-            itc_weight=itc_weight,
-            mim_weight=mim_weight,
+            max_steps=steps,
+            warmup_steps=max(1, steps // 20),
+            itc_weight=losses.itc_weight,
+            mim_weight=losses.mim_weight,
             num_workers=0,
+            mixed_precision="bf16",
             logging_steps=20,
+            seed=seed,
         )
     )
 
@@ -212,29 +241,37 @@ def area_under_curve(scores: torch.Tensor, truth: torch.Tensor) -> float:
 
 
 def learning_table(results: dict[str, Any]) -> str:
-    """Markdown tables: one row per arm, then one row per attribute."""
+    """Markdown tables: one row per arm, then one row per attribute; bold only what is apart beyond the spread."""
     sizes, arms = results["sizes"], results["arms"]
-    minutes = ", ".join(f"{name} {arm['minutes']:.0f}" for name, arm in arms.items() if "minutes" in arm)
+    minutes = ", ".join(f"{arm} {fmean(r['minutes'] for r in arms[arm]):.1f}" for arm in arms if arm in ARMS)
     lines = [
-        f"Tiny FaRL at {IMAGE_SIZE} px, {sizes['steps']:,} steps of {sizes['batch_size']} on {sizes['faces']:,} "
-        f"generated faces (minutes: {minutes}); tested on {sizes['test_faces']:,} held-out ones.",
+        f"farl-tiny from random weights at {IMAGE_SIZE} px, {sizes['steps']:,} steps of {sizes['batch_size']} with "
+        f"both losses and as many with one as take as long, on {sizes['faces']:,} generated faces "
+        f"({sizes['seeds']} seeds; mean minutes: {minutes}); tested on {sizes['test_faces']:,} held-out ones.",
         "",
         "| losses | zero-shot accuracy | zero-shot AUC | caption in top 1 | in top 10 | linear probe AUC |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name, arm in arms.items():
-        values = [arm.get("accuracy", {}).get("mean"), arm.get("auc", {}).get("mean")]
-        # Without a contrastive loss the two embeddings have nothing to do with each other.
-        values += [arm.get("recall_at_1"), arm.get("recall_at_10"), arm["probe_auc"]["mean"]]
-        lines.append(f"| {name} | {' | '.join(_number(value) for value in values)} |")
+    columns: list[Callable[[dict], float | None]] = [
+        lambda record: record.get("accuracy", {}).get("mean"),
+        lambda record: record.get("auc", {}).get("mean"),
+        lambda record: record.get("recall_at_1"),
+        lambda record: record.get("recall_at_10"),
+        lambda record: record["probe_auc"]["mean"],
+    ]
+    table = [cells([_known(records, column) for records in arms.values()], digits=3) for column in columns]
+    for i, arm in enumerate(arms):
+        lines.append(f"| {arm} | {' | '.join(column[i] for column in table)} |")
     chance = [0.5, 0.5, 1 / sizes["test_faces"], 10 / sizes["test_faces"], 0.5]
-    lines.append(f"| chance | {' | '.join(_number(value) for value in chance)} |")
-    tested = [name for name, arm in arms.items() if "auc" in arm]
+    lines.append(f"| chance | {' | '.join(f'{value:.3f}' for value in chance)} |")
+    tested = [arm for arm, records in arms.items() if "auc" in records[0]]
     lines += ["", f"| zero-shot AUC | {' | '.join(tested)} |", "| --- " * (len(tested) + 1) + "|"]
     for attribute in PROMPTS:
-        lines.append(f"| {attribute} | {' | '.join(_number(arms[arm]['auc'][attribute]) for arm in tested)} |")
+        groups = [[record["auc"][attribute] for record in arms[arm]] for arm in tested]
+        lines.append(f"| {attribute} | {' | '.join(cells(groups, digits=2))} |")
     return "\n".join(lines)
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _known(records: list[dict], column: Callable[[dict], float | None]) -> list[float]:
+    """Without a contrastive loss the two embeddings have nothing to do with each other: no score."""
+    return [value for record in records if (value := column(record)) is not None]
