@@ -61,6 +61,29 @@ def test_closed_eyes_of_which_little_is_seen_have_points():
     assert np.ptp(face.landmarks[68][36:42, 0]) > 4
 
 
+@pytest.mark.parametrize("seed", [76_000_023, 76_000_068, 76_000_146])
+def test_nearly_closed_eyes_keep_their_width(seed):
+    """Seen from the front; lids that cross each other hide most of the gap between them."""
+    points = render_face_sample(seed, SyntheticFaceConfig(image_size=64, face_size=(0.44, 0.6))).faces[0].landmarks[68]
+    widths = np.linalg.norm(points[[36, 42]] - points[[39, 45]], axis=1)
+    assert widths.min() > 0.2 * np.linalg.norm(points[36] - points[45])
+
+
+def test_attributes_are_what_is_seen():
+    """Big noses are wider, big lips thicker than others, in the units of the eyes' distance."""
+    sizes = {"Big_Nose": [[], []], "Big_Lips": [[], []]}
+    for face in (face for sample in render_faces(range(40), SyntheticFaceConfig(image_size=64)) for face in sample.faces):
+        points = face.landmarks[68]
+        if abs(face.pose[0]) > 20:
+            continue
+        for name, (a, b) in {"Big_Nose": (31, 35), "Big_Lips": (51, 57)}.items():
+            inner = np.linalg.norm(points[62] - points[66]) if name == "Big_Lips" else 0
+            size = (np.linalg.norm(points[a] - points[b]) - inner) / np.linalg.norm(points[36] - points[45])
+            sizes[name][face.attributes[name]].append(size)
+    for small, big in sizes.values():
+        assert len(big) > 2 and np.mean(big) > 1.2 * np.mean(small)
+
+
 def test_pose_signs():
     person, config = average_person()
 
