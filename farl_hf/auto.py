@@ -111,12 +111,17 @@ _REGISTRATIONS: dict[str, tuple[tuple[str, ...], Callable[[], None]]] = {
     "transformers.models.auto.configuration_auto": ((_CONFIGS,), _register_configs),
     "transformers.models.auto.modeling_auto": ((_CONFIGS, _MODELS), _register_models),
     "transformers.models.auto.image_processing_auto": ((_CONFIGS, _IMAGE_PROCESSORS), _register_image_processors),
-    "transformers.models.auto.processing_auto": ((_CONFIGS, _PROCESSORS), _register_processors),
+    "transformers.models.auto.processing_auto": ((_CONFIGS, _IMAGE_PROCESSORS, _PROCESSORS), _register_processors),
     _MODELS: ((_MODELS,), _register_cards),
-    "transformers.pipelines": ((_PIPELINES,), _register_pipelines),
+    "transformers.pipelines": ((_IMAGE_PROCESSORS, _PIPELINES), _register_pipelines),
 }
 # Transformers' modules that load its tables while they are being loaded, and that ours need whole.
-_BASES = ("transformers.backbone_utils", "transformers.modeling_layers")
+_BASES = (
+    "transformers.backbone_utils",
+    "transformers.modeling_layers",
+    "transformers.models.clip.image_processing_clip",
+    "transformers.models.clip.image_processing_pil_clip",
+)
 _WATCHED = {*_REGISTRATIONS, *_BASES, _CONFIGS, _MODELS, _IMAGE_PROCESSORS, _PROCESSORS, _PIPELINES}
 
 

@@ -137,6 +137,8 @@ FIRST_IMPORTS = (
     "import farl_hf, transformers.modeling_layers",
     "import farl_hf, transformers.backbone_utils",
     "import farl_hf, transformers.trainer",
+    "import farl_hf; from transformers import CLIPImageProcessor",
+    "import sys; sys.modules['torchvision'] = None; import farl_hf.conversion.checkpoints",
 )
 
 

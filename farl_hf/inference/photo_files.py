@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,7 +27,8 @@ def find_files(paths: Iterable[str | Path], leave_out: Path | None = None) -> li
     Every file that the paths name, in a fixed order, each once.
 
     Args:
-        paths: Files, folders (searched recursively, hidden files aside) and patterns with `*`, `?` or `**`.
+        paths: Files, folders (searched recursively, hidden files and what an earlier command has written aside) and
+            patterns with `*`, `?` or `**` (likewise).
         leave_out: A folder that is not searched, such as the one to write to.
 
     Returns:
@@ -38,14 +40,18 @@ def find_files(paths: Iterable[str | Path], leave_out: Path | None = None) -> li
     found: dict[Path, Path] = {}
     names_taken: set[Path] = set()
     left_out = leave_out.resolve() if leave_out is not None else None
+    written: dict[Path, bool] = {}
     for path in map(Path, paths):
         if path.is_dir():
             files = sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file, path))
+            files = [file for file in files if not _is_result(file, path, written)]
             names = [file.relative_to(path) for file in files]
         elif path.exists():
             files, names = [path], [Path(path.name)]
         else:
             files = sorted(Path(file) for file in glob.glob(str(path), recursive=True) if Path(file).is_file())
+            start = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
+            files = [file for file in files if not _is_result(file, start, written)]
             names = [Path(file.name) for file in files]
             if not files:
                 raise FileNotFoundError(f"{path} names no file or folder.")
@@ -60,6 +66,17 @@ def find_files(paths: Iterable[str | Path], leave_out: Path | None = None) -> li
 
 def _is_hidden(file: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(folder).parts)
+
+
+def _is_result(file: Path, folder: Path, written: dict[Path, bool]) -> bool:
+    """Whether the file lies in a folder below `folder` that a command wrote its results to; `written` remembers."""
+    parents = list(file.parents)
+    for parent in parents[: parents.index(folder)]:
+        if parent not in written:
+            written[parent] = (parent / "settings.json").is_file() and any(parent.glob("results*.jsonl"))
+        if written[parent]:
+            return True
+    return False
 
 
 def open_photo(file: Path | IO[bytes], max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -115,6 +115,22 @@ def test_files_are_found_once_and_in_order(tmp_path, monkeypatch):
         find_files(["nothing-here*"])
 
 
+def test_what_a_command_wrote_is_no_photo(tmp_path, monkeypatch):
+    """Drawn pictures and label maps would be searched for faces again by the next command in the same folder."""
+    for name in ("1.jpg", "results/settings.json", "results/results-1-of-2.jsonl", "results/pictures/1.jpg.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/settings.json").touch()
+    monkeypatch.chdir(tmp_path)
+    for paths in (["."], ["**/*.jpg"], [tmp_path], [f"{tmp_path}/**/1*"]):
+        assert [file.name for file, _ in find_files(paths) if file.suffix == ".jpg"] == ["1.jpg"]
+    assert [file.name for file, _ in find_files(["."])] == ["1.jpg", "settings.json"]
+    # Named by itself it is searched.
+    for paths in (["results/pictures"], ["results/pictures/1.jpg.jpg"], ["results/pictures/*"]):
+        assert [file.name for file, _ in find_files(paths)] == ["1.jpg.jpg"]
+
+
 def test_files_are_written_whole(tmp_path):
     with pytest.raises(KeyboardInterrupt), written_whole(tmp_path / "a.txt") as file:
         file.write("half")
