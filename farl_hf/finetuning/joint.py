@@ -104,6 +104,9 @@ class JointFaRL(nn.Module):
         self.dense = nn.ModuleDict({"pyramid": dense.pyramid, "head": dense.decode_head})
         self.dense.to(memory_format=torch.channels_last)
         self.classifier = FaRLForImageClassification(self._config(**_label_fields(self.attributes))).classifier
+        # What captions are matched with learns the attributes, too, for they say little of small things like smiles.
+        # No model keeps this layer.
+        self.probe = nn.Linear(config.vision_config.hidden_size, len(self.attributes))
 
     @property
     def config(self) -> FaRLConfig:
@@ -115,7 +118,7 @@ class JointFaRL(nn.Module):
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Of the heads of the tasks."""
-        return [p for module in (self.dense, self.classifier) for p in module.parameters()]
+        return [p for module in (self.dense, self.classifier, self.probe) for p in module.parameters()]
 
     def forward(self, batch: JointBatch, step: int = 0, tasks: bool = True) -> dict[str, torch.Tensor]:
         """
@@ -131,13 +134,14 @@ class JointFaRL(nn.Module):
             `attributes`.
         """
         losses = self._pretraining_losses(batch, tasks)
-        hidden_states = losses.pop("hidden_states")
+        hidden_states, pooled = losses.pop("hidden_states"), losses.pop("pooled")
         if tasks:
             features = self._dense_features(hidden_states)
             losses["parsing"], losses["dice"] = self._parsing_losses(features, batch, _LABEL_SETS[step // 2 % 2])
             losses["alignment"] = self._alignment_loss(features, batch, _LAYOUTS[step % 2])
-            answers = self.classifier(hidden_states[-1]).float()
-            losses["attributes"] = nn.functional.binary_cross_entropy_with_logits(answers, batch.attributes)
+            answers = torch.stack([self.classifier(hidden_states[-1]), self.probe(pooled)]).float()
+            truth = batch.attributes.expand_as(answers)
+            losses["attributes"] = nn.functional.binary_cross_entropy_with_logits(answers, truth)
         total = sum(getattr(self.weights, name) * value for name, value in losses.items())
         return {"loss": total, **losses}
 
@@ -151,7 +155,7 @@ class JointFaRL(nn.Module):
         # Of a face's captions each has a batch of its own: two that are true of one picture never count as a mistake.
         logits = image_embeds @ text_embeds.transpose(1, 2) * dual.logit_scale.exp().clamp(max=100)
         itc = torch.stack([image_text_contrastive_loss(one) for one in logits]).mean()
-        losses = {"itc": itc, "hidden_states": outputs.hidden_states}
+        losses = {"itc": itc, "hidden_states": outputs.hidden_states, "pooled": outputs.pooler_output}
         rows = len(batch.bool_masked_pos)
         if rows:
             masked = dual(
