@@ -1,20 +1,27 @@
 """
 The last stage of farl-tiny's training: captions with the image tower locked (Zhai et al. 2022, "LiT",
 arXiv:2111.07991). The joint training can afford few faces per step, and of a few a caption's hair and hat tell most
-apart; with what the tower sees of each face computed once, a step has hundreds, and small words like "smiling" begin to
-count.
+apart; with what the tower sees of each face computed once, a step has hundreds, and smaller things begin to count.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
 from farl_hf.finetuning.joint import JointFaRL
-from farl_hf.models.modeling_farl import image_text_contrastive_loss, unit_length
+from farl_hf.models.modeling_farl import FaRLForPreTraining, image_text_contrastive_loss, unit_length
 
 from .tiny_data import DrawnFaces, JointBatches
+from .tiny_training import CAPTIONS_FILE, load_average
+
+CAPTION_PARTS = ("text_model", "text_projection", "visual_projection", "logit_scale")
+# Measured on 6,400 crops, 250 steps of 256: AUC of glasses 0.49 with CLIP's start, 0.79 with word vectors five times as
+# long; the text tower of the joint training, taken further at CLIP's start, stayed at 0.45 (200 steps of 512).
+_WORD_SCALE = 5.0
 
 
 @dataclass(frozen=True)
@@ -31,10 +38,10 @@ class CaptionTraining:
         seed: Of crops and batches.
     """
 
-    faces: int = 16_384
-    steps: int = 1_000
-    batch_size: int = 512
-    learning_rate: float = 1e-3
+    faces: int = 12_288
+    steps: int = 1_200
+    batch_size: int = 256
+    learning_rate: float = 3e-3
     weight_decay: float = 0.05
     seed: int = 0
 
@@ -62,11 +69,16 @@ def match_captions(
     joint: JointFaRL, faces: DrawnFaces, size: int, settings: CaptionTraining = CaptionTraining()
 ) -> list[float]:
     """
-    Trains the text tower and both projections on what the locked tower sees. Returns the loss of every step.
+    Trains a new text tower and both projections on what the locked tower sees. Returns the loss of every step.
     """
     joint.eval()
     dual, device = joint.dual, joint.dual.device
     seen, captions = embed_crops(joint, faces, settings, size)
+    torch.manual_seed(settings.seed)
+    new = FaRLForPreTraining(joint.config).to(device)
+    new.text_model.embeddings.token_embedding.weight.data.mul_(_WORD_SCALE)
+    for name in CAPTION_PARTS:
+        setattr(dual, name, getattr(new, name))
     parameters = [*dual.text_model.parameters(), dual.text_projection.weight, dual.visual_projection.weight]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
@@ -96,3 +108,26 @@ def match_captions(
         schedule.step()
         losses.append(float(loss.detach()))
     return losses
+
+
+def train_captions(
+    folder: str | Path, faces: DrawnFaces, settings: CaptionTraining = CaptionTraining(), device: str = "cpu"
+) -> None:
+    """
+    The stage for a run's folder: reads the averaged weights there and writes what the stage learnt beside them, for
+    [`load_average`], unless that is there already.
+    """
+    target = Path(folder) / CAPTIONS_FILE
+    if target.is_file():
+        return
+    joint = load_average(folder, faces.attributes).to(device)
+    if device == "cpu":
+        joint.dual.set_attn_implementation("eager")
+    losses = match_captions(joint, faces, joint.config.image_size, settings)
+    tenth = max(1, len(losses) // 10)
+    means = [fmean(losses[i : i + tenth]) for i in range(0, len(losses), tenth)]
+    print("loss of the captions, by tenths:", ", ".join(f"{mean:.2f}" for mean in means), flush=True)
+    learnt = {f"dual.{key}": t.cpu() for key, t in joint.dual.state_dict().items() if key.startswith(CAPTION_PARTS)}
+    temporary = target.with_suffix(".tmp")
+    torch.save(learnt, temporary)
+    temporary.replace(target)
