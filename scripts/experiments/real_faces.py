@@ -70,12 +70,14 @@ def keypoint_frames(repository: Path, split: str = "test") -> Iterator[tuple[Ima
 def score_keypoints(model: PreTrainedModel, repository: Path, face_scale: float, flip: bool = False) -> dict:
     """
     NME by the outer eye corners, in percent: `box` on the protocol's crop (a square about the points' box, 1.5 times
-    its longer side), `aligned` with a second pass on the five-point crop that follows from the first, and the
-    `mean_shape` of all crops, which does not look.
+    its longer side), `aligned` with a second pass on the five-point crop that follows from the first, `mirrored` with
+    a third that is averaged with its mirror image, and the `mean_shape` of all crops, which does not look. `flip`
+    averages all of them so.
     """
     size = model.config.image_size
-    errors: dict[str, list[float]] = {"box": [], "aligned": []}
-    parts: dict[str, list[np.ndarray]] = {"box": [], "aligned": []}
+    passes = {"box": flip, "aligned": flip, "mirrored": True}
+    errors: dict[str, list[float]] = {name: [] for name in passes}
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in passes}
     shapes, spans = [], []
     for image, points in keypoint_frames(repository):
         pixels, truth = to_rgb_tensor(image), torch.from_numpy(points).double() + 0.5
@@ -86,9 +88,9 @@ def score_keypoints(model: PreTrainedModel, repository: Path, face_scale: float,
         span = float((truth[36] - truth[45]).norm())
         shapes.append(photo_to_crop(truth, matrix, size))
         spans.append(span * float(matrix[0, 0]))
-        for name in errors:
+        for name, mirrored in passes.items():
             crop = normalise(warp_image_smoothly(pixels, matrix[None].float(), size))
-            found = predict_landmarks(model, crop, flip)[0].double() * size
+            found = predict_landmarks(model, crop, mirrored)[0].double() * size
             found = crop_to_photo(found, matrix, size)
             distances = (found - truth).norm(dim=-1) / span
             errors[name].append(float(distances.mean()))

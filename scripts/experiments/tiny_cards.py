@@ -188,9 +188,13 @@ of {faces:,} pictures that were drawn while it trained (it began with the first 
 {history}
 
 * **Losses.** First the paper's two, ITC + MIM, then these and the tasks together on the one tower: cross-entropy and
-  the missing share of F1 (Dice) of both label sets, heat maps and coordinates of the two landmark layouts in turns,
-  binary cross-entropy of attributes. An eighth of each batch has a masked copy. Parsers and aligners share neck and
-  head but for the last layer.
+  the missing share of F1 (Dice) of the two label sets in turns, heat maps and coordinates of the two landmark layouts
+  in turns, binary cross-entropy of attributes, from the attribute head and from what captions are matched with, the
+  mean of the patches. An eighth of each batch has a masked copy. Parsers and aligners share neck and head but for the
+  last layer.
+* **Captions last.** A new text tower and both projections learn captions of 256 faces a step with the image tower
+  locked (`scripts/experiments/tiny_captions.py`); in the joint training's steps of 32 faces they learn hair and hats
+  only.
 * **From small to large.** 64 px first (where a step costs half), 96 px at the end, with the position table resized as
   FaRL does between pre-training and fine-tuning.
 * **Augmentation.** `SYNTHETIC_AUGMENTATION` of `farl_hf.finetuning.augmentation`: jittered crops, light, colour, blur,
@@ -267,6 +271,7 @@ def real_tables(scores: Mapping[str, Mapping]) -> str:
         "| --- | --- |",
         f"| crop of 1.5 times the points' box | {points['box']:.2f} |",
         f"| and a second pass on the five-point crop of the first | {points['aligned']:.2f} |",
+        f"| and a third that is averaged with its mirror image | {points['mirrored']:.2f} |",
         f"| mean shape, which does not look | {points['mean_shape']:.1f} |",
         "",
         "By part, second pass: "
