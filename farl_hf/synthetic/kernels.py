@@ -321,6 +321,8 @@ def cloth(table: wp.array(dtype=wp.float32, ndim=2), p: int, c: wp.vec3):
 
 # Of a ray whose first triangle is not known.
 UNKNOWN = wp.constant(-2)
+# How far rays go, metres.
+FARTHEST = wp.constant(20.0)
 
 
 @wp.func_native(
@@ -367,11 +369,13 @@ def trace(scene: Scene, q: int, ray: wp.vec3, jitter: float, labels: int, known_
     have_celeb = int(0)
     start = float(0.0)
     for step in range(12):
-        if have_colour * have_lapa * have_celeb == 0 and start >= 0.0:
+        if have_colour * have_lapa * have_celeb == 1 or start < 0.0:
+            break
+        else:
             face = int(-1)
             met = wp.vec4(0.0)
             if step > 0 or known_face == UNKNOWN:
-                hit = wp.mesh_query_ray(scene.meshes[q], ray * start, ray, 20.0)
+                hit = wp.mesh_query_ray(scene.meshes[q], ray * start, ray, FARTHEST)
                 if hit.result:
                     face = hit.face
                     met = wp.vec4(hit.t, hit.u, hit.v, wp.dot(hit.normal, ray))
@@ -704,19 +708,27 @@ def ray_of(camera: wp.vec4, x: float, y: float):
     return wp.normalize(wp.vec3((x - camera[1]) / camera[0], (y - camera[2]) / camera[0], 1.0))
 
 
+@wp.func
+def beside(k: int):
+    """Where the finer rays of a pixel go, from its middle, on either side of the first ray."""
+    return wp.where(k == 0, wp.vec2(-0.32, -0.18), wp.vec2(0.32, 0.18))
+
+
 @wp.kernel
 def find_triangles(
     scene: Scene,
     cameras: wp.array(dtype=wp.vec4),
     size: int,
     q: int,
-    distance: wp.array(dtype=wp.float32),
-    face: wp.array(dtype=wp.int32),
+    first: int,
+    distance: wp.array(dtype=wp.float32, ndim=2),
+    reach: wp.array(dtype=wp.float32, ndim=2),
+    face: wp.array(dtype=wp.int32, ndim=2),
 ):
     """
-    The first triangle that the ray through the middle of each pixel meets, by going over the triangles of picture `q`
-    in place of the tree: three times as fast. Threads write to the same pixels, so it is for the CPU, which runs them
-    one after the other.
+    The first triangle that each ray of `cast_rays` meets, by going over the triangles of picture `q` in place of the
+    tree: three times as fast. `distance` is along the ray, `reach` along the camera's axis, and 0 where no ray goes.
+    Threads write to the same pixels, so it is for the CPU, which runs them one after the other.
     """
     i = wp.tid()
     mesh = scene.meshes[q]
@@ -725,68 +737,125 @@ def find_triangles(
     b = wp.mesh_get_point(mesh, 3 * i + 1)
     c = wp.mesh_get_point(mesh, 3 * i + 2)
     nearest = wp.min(a[2], wp.min(b[2], c[2]))
-    left = int(0)
-    top = int(0)
-    right = size - 1
-    bottom = size - 1
+    if wp.max(a[2], wp.max(b[2], c[2])) <= 0.0:
+        return
+    rays = wp.where(first == 1, 1, 2)
+    # Wide enough for all rays of a pixel, and for all that rounding does.
+    wide = wp.vec2(0.02, 0.02)
+    if first == 0:
+        wide += beside(1)
+    left = float(0.0)
+    top = float(0.0)
+    right = float(size - 1)
+    bottom = float(size - 1)
+    # Corners in the picture; each edge, inside of which slope * x + rise * y + value is not negative, as x = lean * y +
+    # start.
     ax = float(0.0)
     ay = float(0.0)
     bx = float(0.0)
     by = float(0.0)
     cx = float(0.0)
     cy = float(0.0)
-    # Wide enough for all that rounding does.
-    slack = float(1.0e9)
-    if wp.max(a[2], wp.max(b[2], c[2])) <= 0.0:
-        right = -1
-    elif nearest > 0.01:
-        slack = 0.02
+    slopes = wp.vec3(0.0)
+    leans = wp.vec3(0.0)
+    starts = wp.vec3(0.0)
+    # One over the depth, which is linear in the picture, too; of slivers it is that of the nearest corner.
+    near_x = float(0.0)
+    near_y = float(0.0)
+    near = float(1.0e9)
+    if nearest > 0.01:
         ax = a[0] / a[2] * camera[0] + camera[1]
         ay = a[1] / a[2] * camera[0] + camera[2]
         bx = b[0] / b[2] * camera[0] + camera[1]
         by = b[1] / b[2] * camera[0] + camera[2]
         cx = c[0] / c[2] * camera[0] + camera[1]
         cy = c[1] / c[2] * camera[0] + camera[2]
-        left = int(wp.ceil(wp.clamp(wp.min(ax, wp.min(bx, cx)) - slack, 0.0, float(size))))
-        top = int(wp.ceil(wp.clamp(wp.min(ay, wp.min(by, cy)) - slack, 0.0, float(size))))
-        right = int(wp.floor(wp.clamp(wp.max(ax, wp.max(bx, cx)) + slack, -1.0, float(size - 1))))
-        bottom = int(wp.floor(wp.clamp(wp.max(ay, wp.max(by, cy)) + slack, -1.0, float(size - 1))))
-    if left > right or top > bottom:
-        return
-    # Twice the triangle's area, and how fast the share of each edge in it grows with x and y.
-    area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-    turn = wp.where(area < 0.0, -1.0, 1.0)
-    abx = (ay - by) * turn
-    aby = (bx - ax) * turn
-    bcx = (by - cy) * turn
-    bcy = (cx - bx) * turn
-    cax = (cy - ay) * turn
-    cay = (ax - cx) * turn
-    ab = slack * (wp.abs(abx) + wp.abs(aby))
-    bc = slack * (wp.abs(bcx) + wp.abs(bcy))
-    ca = slack * (wp.abs(cax) + wp.abs(cay))
-    if slack > 1.0:
-        ab = slack
-        bc = slack
-        ca = slack
-    for y in range(top, bottom + 1):
+        left = wp.max(left, wp.min(ax, wp.min(bx, cx)) - wide[0])
+        top = wp.max(top, wp.min(ay, wp.min(by, cy)) - wide[1])
+        right = wp.min(right, wp.max(ax, wp.max(bx, cx)) + wide[0])
+        bottom = wp.min(bottom, wp.max(ay, wp.max(by, cy)) + wide[1])
+        if wp.ceil(left) > right or wp.ceil(top) > bottom:
+            return
+        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        turn = wp.where(area < 0.0, -1.0, 1.0)
+        slopes = wp.vec3(ay - by, by - cy, cy - ay) * turn
+        rises = wp.vec3(bx - ax, cx - bx, ax - cx) * turn
+        values = wp.vec3(ax, bx, cx)
+        values = -wp.cw_mul(slopes, values) - wp.cw_mul(rises, wp.vec3(ay, by, cy))
+        for k in range(3):
+            values[k] = values[k] + wide[0] * wp.abs(slopes[k]) + wide[1] * wp.abs(rises[k])
+            if slopes[k] != 0.0:
+                leans[k] = -rises[k] / slopes[k]
+                starts[k] = -values[k] / slopes[k]
+        near = 1.0 / nearest
+        if area * turn > 0.1:
+            za = 1.0 / a[2]
+            zb = 1.0 / b[2] - za
+            zc = 1.0 / c[2] - za
+            near_x = (zb * (cy - ay) - zc * (by - ay)) / area
+            near_y = (zc * (bx - ax) - zb * (cx - ax)) / area
+            near = za - near_x * ax - near_y * ay
+    for y in range(int(wp.ceil(top)), int(wp.floor(bottom)) + 1):
         py = float(y)
-        for x in range(left, right + 1):
-            px = float(x)
-            inside = wp.min(
-                (px - ax) * abx + (py - ay) * aby + ab,
-                wp.min((px - bx) * bcx + (py - by) * bcy + bc, (px - cx) * cax + (py - cy) * cay + ca),
-            )
-            if inside >= 0.0:
-                pixel = (q * size + y) * size + x
-                if nearest <= distance[pixel]:
-                    met = meet(mesh, i, ray_of(camera, px, py))
-                    if met[0] >= 0.0 and met[0] < distance[pixel]:
-                        distance[pixel] = met[0]
-                        face[pixel] = i
-                    elif met[0] == distance[pixel]:
+        begin = left
+        end = right
+        for k in range(3):
+            edge = leans[k] * py + starts[k]
+            begin = wp.where(slopes[k] > 0.0, wp.max(begin, edge), begin)
+            end = wp.where(slopes[k] < 0.0, wp.min(end, edge), end)
+        if begin > end:
+            continue
+        for x in range(int(wp.ceil(begin)), int(wp.floor(end)) + 1):
+            pixel = (q * size + y) * size + x
+            for k in range(rays):
+                at = wp.vec2(float(x), py)
+                if first == 0:
+                    at += beside(k)
+                # A thousandth of the depth is a hundred times what rounding does to it.
+                if (near + near_x * at[0] + near_y * at[1]) * reach[pixel, k] >= 0.999:
+                    ray = ray_of(camera, at[0], at[1])
+                    met = meet(mesh, i, ray)
+                    if met[0] >= 0.0 and met[0] < distance[pixel, k]:
+                        distance[pixel, k] = met[0]
+                        reach[pixel, k] = met[0] * ray[2]
+                        face[pixel, k] = i
+                    elif met[0] == distance[pixel, k]:
                         # Of two in the same place the tree may choose.
-                        face[pixel] = UNKNOWN
+                        face[pixel, k] = UNKNOWN
+
+
+@wp.kernel
+def find_edges(
+    size: int,
+    nothing: int,
+    part: wp.array(dtype=wp.int32),
+    colour: wp.array(dtype=wp.vec4),
+    distance: wp.array(dtype=wp.float32, ndim=2),
+    reach: wp.array(dtype=wp.float32, ndim=2),
+    face: wp.array(dtype=wp.int32, ndim=2),
+):
+    """Pixels that differ from a neighbour: two more rays will go there, of which `nothing` is known as yet."""
+    i = wp.tid()
+    base = i // (size * size) * size * size
+    x = (i - base) % size
+    y = (i - base) // size
+    mine = colour[i]
+    differs = int(0)
+    for k in range(4):
+        dx = wp.where(k == 0, -1, wp.where(k == 1, 1, 0))
+        dy = wp.where(k == 2, -1, wp.where(k == 3, 1, 0))
+        j = base + wp.clamp(y + dy, 0, size - 1) * size + wp.clamp(x + dx, 0, size - 1)
+        if part[j] != part[i]:
+            differs += 1
+        else:
+            other = colour[j]
+            contrast = wp.abs(other[0] - mine[0]) + wp.abs(other[1] - mine[1]) + wp.abs(other[2] - mine[2])
+            if contrast > 0.4 * (mine[0] + mine[1] + mine[2]) + 0.06:
+                differs += 1
+    for k in range(2):
+        distance[i, k] = FARTHEST
+        reach[i, k] = wp.where(differs > 0, FARTHEST, 0.0)
+        face[i, k] = nothing
 
 
 @wp.kernel
@@ -795,7 +864,8 @@ def cast_rays(
     cameras: wp.array(dtype=wp.vec4),  # focal length, middle x and y (all pixels), seed of the jitter
     size: int,
     first: int,
-    face: wp.array(dtype=wp.int32),
+    reach: wp.array(dtype=wp.float32, ndim=2),
+    face: wp.array(dtype=wp.int32, ndim=2),
     colour: wp.array(dtype=wp.vec4),
     part: wp.array(dtype=wp.int32),
     lapa: wp.array(dtype=wp.uint8),
@@ -808,46 +878,43 @@ def cast_rays(
 ):
     """
     With `first`, one ray through the middle of each pixel of each picture, of which every fourth one looks for the
-    lamps, and `face` is what it meets (see `trace`); else two more through pixels where neighbours differ. One kernel
+    lamps; else two more through the pixels that `find_edges` found. `face` is what each meets (see `trace`). One kernel
     for both, as its compilation takes most of a minute.
     """
     i = wp.tid()
+    mine = colour[i]
+    if first == 0 and reach[i, 0] == 0.0:
+        finer[i] = mine
+        return
+    if first == 1 and face[i, 0] == -1:
+        # Nothing but background.
+        colour[i] = wp.vec4(0.0)
+        part[i] = 15
+        lapa[i] = wp.uint8(0)
+        celebamask_hq[i] = wp.uint8(0)
+        depth[i] = 1.0e6
+        normal[i] = wp.vec3(0.0)
+        lamps[i] = wp.vec3(-1.0)
+        return
     q = i // (size * size)
     base = q * size * size
     x = (i - base) % size
     y = (i - base) // size
     camera = cameras[q]
-    differs = int(0)
-    mine = colour[i]
-    if first == 0:
-        for k in range(4):
-            dx = wp.where(k == 0, -1, wp.where(k == 1, 1, 0))
-            dy = wp.where(k == 2, -1, wp.where(k == 3, 1, 0))
-            j = base + wp.clamp(y + dy, 0, size - 1) * size + wp.clamp(x + dx, 0, size - 1)
-            if part[j] != part[i]:
-                differs += 1
-            else:
-                other = colour[j]
-                contrast = wp.abs(other[0] - mine[0]) + wp.abs(other[1] - mine[1]) + wp.abs(other[2] - mine[2])
-                if contrast > 0.4 * (mine[0] + mine[1] + mine[2]) + 0.06:
-                    differs += 1
-    rays = wp.where(first == 1, 1, wp.where(differs > 0, 2, 0))
+    rays = wp.where(first == 1, 1, 2)
     total = wp.vec4(0.0)
     if first == 0:
         total = mine / 3.0
     for k in range(rays):
-        # Around the middle, where the first ray went.
-        ox = wp.where(k == 0, -0.32, 0.32)
-        oy = wp.where(k == 0, -0.18, 0.18)
-        if first == 1:
-            ox = 0.0
-            oy = 0.0
-        ray = ray_of(camera, float(x) + ox, float(y) + oy)
+        at = wp.vec2(float(x), float(y))
+        if first == 0:
+            at += beside(k)
+        ray = ray_of(camera, at[0], at[1])
         look = wp.where(first == 0, 0, wp.where(x % 2 + y % 2 == 0, 1, 2))
         # Nine pixels around that look for the lamps aim at nine parts of each.
         stratum = float((x // 2) % 3 + 3 * ((y // 2) % 3))
         jitter = (stratum + hash1(x, y, int(camera[3]))) / 9.0
-        seen = trace(scene, q, ray, jitter, look, lamps[i], wp.where(first == 1, face[i], UNKNOWN))
+        seen = trace(scene, q, ray, jitter, look, lamps[i], face[i, k])
         weight = wp.where(first == 1, 1.0, 1.0 / 3.0)
         total += wp.vec4(seen.colour[0], seen.colour[1], seen.colour[2], seen.alpha) * weight
         if first == 1:
@@ -857,16 +924,15 @@ def cast_rays(
             celebamask_hq[i] = wp.uint8(seen.celebamask_hq)
             depth[i] = seen.depth
             normal[i] = seen.normal
-            lamps[i] = seen.lamps
+            # Where nothing solid is, nothing looked for the lamps.
+            lamps[i] = wp.where(seen.alpha > 0.0, seen.lamps, wp.vec3(-1.0))
             by_lamp[i, 0] = seen.first_lamp
             by_lamp[i, 1] = seen.second_lamp
             by_lamp[i, 2] = seen.third_lamp
     if first == 1:
         colour[i] = total
-    elif rays > 0:
-        finer[i] = total
     else:
-        finer[i] = mine
+        finer[i] = total
 
 
 @wp.kernel
@@ -900,21 +966,23 @@ def add_lamps(
     total = wp.vec3(0.0)
     count = float(0.0)
     # The pixels around that looked are those of even coordinates; each of the nine parts of a lamp has the same weight.
-    left = (x - 2) // 2 * 2
-    top = (y - 2) // 2 * 2
-    for k in range(16):
-        nx = left + 2 * (k % 4)
-        ny = top + 2 * (k // 4)
-        weight = wp.min(1.0, 2.0 - 0.5 * float(wp.abs(nx - x))) * wp.min(1.0, 2.0 - 0.5 * float(wp.abs(ny - y)))
-        if nx >= 0 and ny >= 0 and nx < size and ny < size and weight > 0.0:
-            j = base + ny * size + nx
-            if colour[j][3] > 0.0:
-                looked = lamps[j]
-                if looked[0] >= 0.0:
-                    near = part[j] % 16 == part[i] % 16 and wp.abs(depth[j] - depth[i]) < 0.01
-                    if near or not covered:
-                        total += looked * weight
-                        count += weight
+    own_part = part[i] & 15
+    own_depth = depth[i]
+    for row in range(3 + y % 2):
+        ny = y - 2 - y % 2 + 2 * row
+        if ny >= 0 and ny < size:
+            weight_y = wp.min(1.0, 2.0 - 0.5 * float(wp.abs(ny - y)))
+            for column in range(3 + x % 2):
+                nx = x - 2 - x % 2 + 2 * column
+                if nx >= 0 and nx < size:
+                    j = base + ny * size + nx
+                    looked = lamps[j]
+                    if looked[0] >= 0.0:
+                        near = (part[j] & 15) == own_part and wp.abs(depth[j] - own_depth) < 0.01
+                        if near or not covered:
+                            weight = wp.min(1.0, 2.0 - 0.5 * float(wp.abs(nx - x))) * weight_y
+                            total += looked * weight
+                            count += weight
     share = wp.vec3(1.0)
     if count > 0.0:
         share = total / count

@@ -203,16 +203,25 @@ def render(shots: Sequence[Shot], size: int, strands: bool = True, detail: bool 
     # Where only a lens is before the background, nothing looks for the lamps.
     seen = warp.zeros(pixels, dtype=warp.vec3, device=where)
     scene = [world, array(cameras, warp.vec4), size]
-    face = warp.full(pixels, -1 if where == "cpu" else kernels.UNKNOWN, dtype=warp.int32, device=where)
-    if where == "cpu":
-        distance = warp.full(pixels, 20.0, dtype=warp.float32, device=where)
-        for i, corners in enumerate(triangles):
-            inputs = [*scene, i, distance, face]
-            warp.launch(kernels.find_triangles, dim=len(corners), inputs=inputs, device=where)
-    outputs = [face, colour, part, lapa, celebamask_hq, depth, normal]
+    # Of each pixel's one or two rays; the CPU goes over the triangles instead of asking the tree.
+    nothing = -1 if where == "cpu" else kernels.UNKNOWN
+    distance, reach = (warp.full((pixels, 2), kernels.FARTHEST, dtype=warp.float32, device=where) for _ in range(2))
+    face = warp.full((pixels, 2), nothing, dtype=warp.int32, device=where)
+
+    def find_triangles(first: int) -> None:
+        if where == "cpu":
+            for i, corners in enumerate(triangles):
+                inputs = [*scene, i, first, distance, reach, face]
+                warp.launch(kernels.find_triangles, dim=len(corners), inputs=inputs, device=where)
+
+    outputs = [reach, face, colour, part, lapa, celebamask_hq, depth, normal]
+    find_triangles(1)
     warp.launch(kernels.cast_rays, dim=pixels, inputs=[*scene, 1, *outputs, seen, by_lamp, finer], device=where)
     lamps_of = [size, part, depth, seen, by_lamp, colour, smooth_seen]
     warp.launch(kernels.add_lamps, dim=pixels, inputs=lamps_of, device=where)
+    edges = [size, nothing, part, colour, distance, reach, face]
+    warp.launch(kernels.find_edges, dim=pixels, inputs=edges, device=where)
+    find_triangles(0)
     warp.launch(kernels.cast_rays, dim=pixels, inputs=[*scene, 0, *outputs, smooth_seen, by_lamp, finer], device=where)
 
     shape = (len(shots), size, size)
