@@ -113,12 +113,14 @@ def openness() -> np.ndarray:
 
 def vertex_normals(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """(n, 3) float32 unit normals, weighted by area."""
-    ids = triangles.ravel().astype(np.intp)
-    a, b, c = np.moveaxis(points.take(ids, axis=0).reshape(-1, 3, 3), 1, 0)
-    face = np.cross(b - a, c - a)
-    total = np.stack(
-        [np.bincount(ids, weights=np.repeat(face[:, k], 3), minlength=len(points)) for k in range(3)], axis=1
-    )
+    ids = triangles.astype(np.intp)
+    columns = np.ascontiguousarray(points.T)
+    first, second = ([column.take(ids[:, k]) - column.take(ids[:, 0]) for column in columns] for k in (1, 2))
+    total = np.empty((len(points), 3))
+    for k in range(3):
+        i, j = (k + 1) % 3, (k + 2) % 3
+        across = first[i] * second[j] - first[j] * second[i]
+        total[:, k] = np.bincount(ids.ravel(), weights=across.repeat(3), minlength=len(points))
     return (total / (np.linalg.norm(total, axis=1, keepdims=True) + 1e-20)).astype(np.float32)
 
 
