@@ -16,13 +16,16 @@ from .camera import View
 from .config import SyntheticFaceConfig
 
 
-def smooth_noise(rng: np.random.Generator, size: int, cells: int, channels: int = 1) -> np.ndarray:
-    """(size, size, channels) float32 noise of about unit deviation with `cells` bumps across."""
-    layers = []
-    for _ in range(channels):
-        coarse = Image.fromarray(rng.standard_normal((cells, cells), dtype=np.float32))
-        layers.append(np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC)))
-    return np.stack(layers, axis=-1)
+def smooth_noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
+    """(size, size) float32 noise of about unit deviation with `cells` bumps across."""
+    coarse = Image.fromarray(rng.standard_normal((cells, cells), dtype=np.float32))
+    return np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def _mix(one: np.ndarray, two: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """(size, size, 3) of two colours (3,) by the share (size, size) of the second: as rows of three would be slow."""
+    rest = 1 - share
+    return np.stack([one[k] * rest + two[k] * share for k in range(3)], axis=-1)
 
 
 @lru_cache(maxsize=8)
@@ -82,16 +85,17 @@ def background(rng: np.random.Generator, config: SyntheticFaceConfig) -> tuple[n
     one, two = _colour(rng, vivid), _colour(rng, vivid)
     if kind in ("gradient", "wall"):
         angle = rng.uniform(0, 2 * np.pi)
-        ramp = np.clip(0.5 + (x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle), 0, 1)[..., None]
-        pixels = one * ramp + (two if kind == "gradient" else one * rng.uniform(0.5, 1.3)) * (1 - ramp)
-        pixels = pixels * (1 + 0.05 * smooth_noise(rng, size, int(rng.integers(10, 90))))
+        ramp = np.clip(0.5 + (x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle), 0, 1)
+        pixels = _mix(two if kind == "gradient" else one * rng.uniform(0.5, 1.3), one, ramp)
+        pixels *= (1 + 0.05 * smooth_noise(rng, size, int(rng.integers(10, 90)))).repeat(3).reshape(pixels.shape)
     elif kind == "sky":
-        ramp = np.clip(y * 1.3, 0, 1)[..., None]
+        ramp = np.clip(y * 1.3, 0, 1)
         cloud = np.clip(smooth_noise(rng, size, 5) * 0.5 + 0.3 * smooth_noise(rng, size, 14), 0, 1)
-        pixels = np.array([0.3, 0.52, 0.85]) * (1 - ramp) + np.array([0.78, 0.85, 0.92]) * ramp
+        cloud = cloud.repeat(3).reshape(size, size, 3)
+        pixels = _mix(np.array([0.3, 0.52, 0.85]), np.array([0.78, 0.85, 0.92]), ramp)
         pixels = pixels * (1 - cloud) + 0.95 * cloud
-        ground = rng.uniform(0.55, 1.1) + 0.02 * smooth_noise(rng, size, 30)[..., 0]
-        land = _colour(rng, 0.8) * (0.8 + 0.2 * smooth_noise(rng, size, 40))
+        ground = rng.uniform(0.55, 1.1) + 0.02 * smooth_noise(rng, size, 30)
+        land = _colour(rng, 0.8) * (0.8 + 0.2 * smooth_noise(rng, size, 40))[..., None]
         pixels = np.where((y > ground)[..., None], land, pixels)
     elif kind in ("foliage", "clouds"):
         layers = sum(
@@ -101,14 +105,14 @@ def background(rng: np.random.Generator, config: SyntheticFaceConfig) -> tuple[n
         if kind == "foliage":
             one = np.array([0.06, 0.12, 0.04]) * rng.uniform(0.5, 2)
             two = np.array([0.45, 0.6, 0.25]) * rng.uniform(0.5, 1.4)
-        pixels = one * (1 - share) + two * share
+        pixels = _mix(one, two, share)
     elif kind == "stripes":
         angle, wide = rng.uniform(0, np.pi), rng.uniform(8, 40)
-        wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * wide * 2 + 0.4 * smooth_noise(rng, size, 6)[..., 0])
-        share = (0.5 + 0.5 * np.tanh(4 * wave))[..., None]
-        pixels = one * share + two * (1 - share)
+        wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * wide * 2 + 0.4 * smooth_noise(rng, size, 6))
+        pixels = _mix(two, one, 0.5 + 0.5 * np.tanh(4 * wave))
     else:
-        image = Image.fromarray((np.ones((size, size, 3)) * one * 255).astype(np.uint8))
+        red, green, blue = (one * 255).astype(int).tolist()
+        image = Image.new("RGB", (size, size), (red, green, blue))
         draw = ImageDraw.Draw(image, "RGBA")
         for _ in range(int(rng.integers(6, 40))):
             colour = tuple(int(255 * c) for c in _colour(rng, vivid))
@@ -130,8 +134,9 @@ def background(rng: np.random.Generator, config: SyntheticFaceConfig) -> tuple[n
                     (cx + i * ax + j * bx, cy + i * ay + j * by) for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1))
                 ]
                 draw.polygon(corners, fill=(*colour, int(rng.integers(120, 256))))
-        pixels = np.asarray(image, dtype=np.float32) / 255
-        pixels = pixels * (1 + 0.06 * smooth_noise(rng, size, 60))
+        pixels = np.array(image, dtype=np.float32)
+        pixels /= 255
+        pixels *= (1 + 0.06 * smooth_noise(rng, size, 60)).repeat(3).reshape(pixels.shape)
     pixels = np.clip(pixels, 0, 1).astype(np.float32)
     if rng.random() < 0.5:
         pixels = gaussian(pixels, rng.uniform(0.5, 6) * size / 224)

@@ -715,11 +715,24 @@ def beside(k: int):
 
 
 @wp.kernel
+def project(scene: Scene, cameras: wp.array(dtype=wp.vec4), q: int, first: int, projected: wp.array(dtype=wp.vec3)):
+    """Where picture `q` shows each vertex of its mesh (x, y), and one over its depth: 0 where that is below 1 cm."""
+    i = wp.tid()
+    camera = cameras[q]
+    at = wp.mesh_get(scene.meshes[q]).points[i]
+    seen = wp.vec3(0.0)
+    if at[2] > 0.01:
+        seen = wp.vec3(at[0] / at[2] * camera[0] + camera[1], at[1] / at[2] * camera[0] + camera[2], 1.0 / at[2])
+    projected[first + i] = seen
+
+
+@wp.kernel
 def find_triangles(
     scene: Scene,
     cameras: wp.array(dtype=wp.vec4),
     size: int,
     q: int,
+    projected: wp.array(dtype=wp.vec3),
     first: int,
     distance: wp.array(dtype=wp.float32, ndim=2),
     reach: wp.array(dtype=wp.float32, ndim=2),
@@ -733,12 +746,15 @@ def find_triangles(
     i = wp.tid()
     mesh = scene.meshes[q]
     camera = cameras[q]
-    a = wp.mesh_get_point(mesh, 3 * i)
-    b = wp.mesh_get_point(mesh, 3 * i + 1)
-    c = wp.mesh_get_point(mesh, 3 * i + 2)
-    nearest = wp.min(a[2], wp.min(b[2], c[2]))
-    if wp.max(a[2], wp.max(b[2], c[2])) <= 0.0:
-        return
+    f = scene.first_triangle[q] + i
+    a = projected[scene.triangles[f, 0]]
+    b = projected[scene.triangles[f, 1]]
+    c = projected[scene.triangles[f, 2]]
+    before = wp.min(a[2], wp.min(b[2], c[2])) > 0.0
+    if not before:
+        za = wp.mesh_get_point(mesh, 3 * i)[2]
+        if wp.max(za, wp.max(wp.mesh_get_point(mesh, 3 * i + 1)[2], wp.mesh_get_point(mesh, 3 * i + 2)[2])) <= 0.0:
+            return
     rays = wp.where(first == 1, 1, 2)
     # Wide enough for all rays of a pixel, and for all that rounding does.
     wide = wp.vec2(0.02, 0.02)
@@ -748,14 +764,7 @@ def find_triangles(
     top = float(0.0)
     right = float(size - 1)
     bottom = float(size - 1)
-    # Corners in the picture; each edge, inside of which slope * x + rise * y + value is not negative, as x = lean * y +
-    # start.
-    ax = float(0.0)
-    ay = float(0.0)
-    bx = float(0.0)
-    by = float(0.0)
-    cx = float(0.0)
-    cy = float(0.0)
+    # Each edge, inside of which slope * x + rise * y + value is not negative, as x = lean * y + start.
     slopes = wp.vec3(0.0)
     leans = wp.vec3(0.0)
     starts = wp.vec3(0.0)
@@ -763,38 +772,30 @@ def find_triangles(
     near_x = float(0.0)
     near_y = float(0.0)
     near = float(1.0e9)
-    if nearest > 0.01:
-        ax = a[0] / a[2] * camera[0] + camera[1]
-        ay = a[1] / a[2] * camera[0] + camera[2]
-        bx = b[0] / b[2] * camera[0] + camera[1]
-        by = b[1] / b[2] * camera[0] + camera[2]
-        cx = c[0] / c[2] * camera[0] + camera[1]
-        cy = c[1] / c[2] * camera[0] + camera[2]
-        left = wp.max(left, wp.min(ax, wp.min(bx, cx)) - wide[0])
-        top = wp.max(top, wp.min(ay, wp.min(by, cy)) - wide[1])
-        right = wp.min(right, wp.max(ax, wp.max(bx, cx)) + wide[0])
-        bottom = wp.min(bottom, wp.max(ay, wp.max(by, cy)) + wide[1])
+    if before:
+        left = wp.max(left, wp.min(a[0], wp.min(b[0], c[0])) - wide[0])
+        top = wp.max(top, wp.min(a[1], wp.min(b[1], c[1])) - wide[1])
+        right = wp.min(right, wp.max(a[0], wp.max(b[0], c[0])) + wide[0])
+        bottom = wp.min(bottom, wp.max(a[1], wp.max(b[1], c[1])) + wide[1])
         if wp.ceil(left) > right or wp.ceil(top) > bottom:
             return
-        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
         turn = wp.where(area < 0.0, -1.0, 1.0)
-        slopes = wp.vec3(ay - by, by - cy, cy - ay) * turn
-        rises = wp.vec3(bx - ax, cx - bx, ax - cx) * turn
-        values = wp.vec3(ax, bx, cx)
-        values = -wp.cw_mul(slopes, values) - wp.cw_mul(rises, wp.vec3(ay, by, cy))
+        slopes = wp.vec3(a[1] - b[1], b[1] - c[1], c[1] - a[1]) * turn
+        rises = wp.vec3(b[0] - a[0], c[0] - b[0], a[0] - c[0]) * turn
+        values = -wp.cw_mul(slopes, wp.vec3(a[0], b[0], c[0])) - wp.cw_mul(rises, wp.vec3(a[1], b[1], c[1]))
         for k in range(3):
-            values[k] = values[k] + wide[0] * wp.abs(slopes[k]) + wide[1] * wp.abs(rises[k])
             if slopes[k] != 0.0:
+                value = values[k] + wide[0] * wp.abs(slopes[k]) + wide[1] * wp.abs(rises[k])
                 leans[k] = -rises[k] / slopes[k]
-                starts[k] = -values[k] / slopes[k]
-        near = 1.0 / nearest
+                starts[k] = -value / slopes[k]
+        near = wp.max(a[2], wp.max(b[2], c[2]))
         if area * turn > 0.1:
-            za = 1.0 / a[2]
-            zb = 1.0 / b[2] - za
-            zc = 1.0 / c[2] - za
-            near_x = (zb * (cy - ay) - zc * (by - ay)) / area
-            near_y = (zc * (bx - ax) - zb * (cx - ax)) / area
-            near = za - near_x * ax - near_y * ay
+            nb = b[2] - a[2]
+            nc = c[2] - a[2]
+            near_x = (nb * (c[1] - a[1]) - nc * (b[1] - a[1])) / area
+            near_y = (nc * (b[0] - a[0]) - nb * (c[0] - a[0])) / area
+            near = a[2] - near_x * a[0] - near_y * a[1]
     for y in range(int(wp.ceil(top)), int(wp.floor(bottom)) + 1):
         py = float(y)
         begin = left

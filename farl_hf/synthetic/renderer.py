@@ -210,10 +210,17 @@ def render(shots: Sequence[Shot], size: int, strands: bool = True, detail: bool 
     distance, reach = (warp.full((pixels, 2), kernels.FARTHEST, dtype=warp.float32, device=where) for _ in range(2))
     face = warp.full((pixels, 2), nothing, dtype=warp.int32, device=where)
 
+    projected = warp.empty(sum(map(len, normals)), dtype=warp.vec3, device=where)
+    if where == "cpu":
+        before = np.cumsum([0, *map(len, normals)])
+        for i, points in enumerate(normals):
+            inputs = [*scene[:2], i, int(before[i]), projected]
+            warp.launch(kernels.project, dim=len(points), inputs=inputs, device=where)
+
     def find_triangles(first: int) -> None:
         if where == "cpu":
             for i, corners in enumerate(triangles):
-                inputs = [*scene, i, first, distance, reach, face]
+                inputs = [*scene, i, projected, first, distance, reach, face]
                 warp.launch(kernels.find_triangles, dim=len(corners), inputs=inputs, device=where)
 
     outputs = [reach, face, colour, part, lapa, celebamask_hq, depth, normal]
