@@ -726,6 +726,30 @@ def project(scene: Scene, cameras: wp.array(dtype=wp.vec4), q: int, first: int, 
     projected[first + i] = seen
 
 
+@wp.func
+def edge_of(a: wp.vec3, b: wp.vec3, turn: float, wide: wp.vec2):
+    """
+    The edge from `a` to `b` of a triangle, wider by (x, y): slope, lean, start; slope * (x - lean * y - start) is not
+    negative inside. The slope is 0 where it bounds no x.
+    """
+    slope = (a[1] - b[1]) * turn
+    rise = (b[0] - a[0]) * turn
+    result = wp.vec3(0.0)
+    if slope != 0.0:
+        value = wide[0] * wp.abs(slope) + wide[1] * wp.abs(rise) - slope * a[0] - rise * a[1]
+        result = wp.vec3(slope, -rise / slope, -value / slope)
+    return result
+
+
+@wp.func
+def span(row: wp.vec2, edge: wp.vec3, y: float):
+    """What is inside of an edge of a range of x."""
+    x = edge[1] * y + edge[2]
+    return wp.vec2(
+        wp.where(edge[0] > 0.0, wp.max(row[0], x), row[0]), wp.where(edge[0] < 0.0, wp.min(row[1], x), row[1])
+    )
+
+
 @wp.kernel
 def find_triangles(
     scene: Scene,
@@ -764,10 +788,9 @@ def find_triangles(
     top = float(0.0)
     right = float(size - 1)
     bottom = float(size - 1)
-    # Each edge, inside of which slope * x + rise * y + value is not negative, as x = lean * y + start.
-    slopes = wp.vec3(0.0)
-    leans = wp.vec3(0.0)
-    starts = wp.vec3(0.0)
+    ab = wp.vec3(0.0)
+    bc = wp.vec3(0.0)
+    ca = wp.vec3(0.0)
     # One over the depth, which is linear in the picture, too; of slivers it is that of the nearest corner.
     near_x = float(0.0)
     near_y = float(0.0)
@@ -781,14 +804,9 @@ def find_triangles(
             return
         area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
         turn = wp.where(area < 0.0, -1.0, 1.0)
-        slopes = wp.vec3(a[1] - b[1], b[1] - c[1], c[1] - a[1]) * turn
-        rises = wp.vec3(b[0] - a[0], c[0] - b[0], a[0] - c[0]) * turn
-        values = -wp.cw_mul(slopes, wp.vec3(a[0], b[0], c[0])) - wp.cw_mul(rises, wp.vec3(a[1], b[1], c[1]))
-        for k in range(3):
-            if slopes[k] != 0.0:
-                value = values[k] + wide[0] * wp.abs(slopes[k]) + wide[1] * wp.abs(rises[k])
-                leans[k] = -rises[k] / slopes[k]
-                starts[k] = -value / slopes[k]
+        ab = edge_of(a, b, turn, wide)
+        bc = edge_of(b, c, turn, wide)
+        ca = edge_of(c, a, turn, wide)
         near = wp.max(a[2], wp.max(b[2], c[2]))
         if area * turn > 0.1:
             nb = b[2] - a[2]
@@ -798,15 +816,13 @@ def find_triangles(
             near = a[2] - near_x * a[0] - near_y * a[1]
     for y in range(int(wp.ceil(top)), int(wp.floor(bottom)) + 1):
         py = float(y)
-        begin = left
-        end = right
-        for k in range(3):
-            edge = leans[k] * py + starts[k]
-            begin = wp.where(slopes[k] > 0.0, wp.max(begin, edge), begin)
-            end = wp.where(slopes[k] < 0.0, wp.min(end, edge), end)
-        if begin > end:
+        # Not a loop: it would index the vectors in memory.
+        row = span(wp.vec2(left, right), ab, py)
+        row = span(row, bc, py)
+        row = span(row, ca, py)
+        if row[0] > row[1]:
             continue
-        for x in range(int(wp.ceil(begin)), int(wp.floor(end)) + 1):
+        for x in range(int(wp.ceil(row[0])), int(wp.floor(row[1])) + 1):
             pixel = (q * size + y) * size + x
             for k in range(rays):
                 at = wp.vec2(float(x), py)
