@@ -22,6 +22,12 @@ def smooth_noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
     return np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC))
 
 
+@lru_cache(maxsize=4)
+def _places(size: int) -> np.ndarray:
+    """(2, size, size) float32: y and x of each pixel as shares of the picture."""
+    return np.mgrid[0:size, 0:size].astype(np.float32) / size
+
+
 def _mix(one: np.ndarray, two: np.ndarray, share: np.ndarray) -> np.ndarray:
     """(size, size, 3) of two colours (3,) by the share (size, size) of the second: as rows of three would be slow."""
     rest = 1 - share
@@ -80,7 +86,7 @@ def background(rng: np.random.Generator, config: SyntheticFaceConfig) -> tuple[n
         else ["wall", "room", "foliage", "bokeh", "clutter", "gradient", "sky"]
     )
     kind = str(rng.choice(kinds))
-    y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
+    y, x = _places(size)
     vivid = float(rng.choice([0.3, 0.7, 1.6], p=[0.5, 0.35, 0.15]))
     one, two = _colour(rng, vivid), _colour(rng, vivid)
     if kind in ("gradient", "wall"):
@@ -302,16 +308,12 @@ def sensor(
 
 def _motion(pixels: np.ndarray, length: float, angle: float) -> np.ndarray:
     steps = max(2, round(length))
+    height, width = pixels.shape[:2]
+    border = int(length) + 1
+    wider = np.pad(pixels, ((border, border), (border, border), (0, 0)), mode="edge")
     total = np.zeros_like(pixels)
     for i in range(steps):
         at = (i / (steps - 1) - 0.5) * length
-        dx, dy = round(at * np.cos(angle)), round(at * np.sin(angle))
-        total += _shifted(pixels, dx, dy)
+        left, top = border - round(at * np.cos(angle)), border - round(at * np.sin(angle))
+        total += wider[top : top + height, left : left + width]
     return total / steps
-
-
-def _shifted(pixels: np.ndarray, dx: int, dy: int) -> np.ndarray:
-    height, width = pixels.shape[:2]
-    rows = np.clip(np.arange(height) - dy, 0, height - 1)
-    columns = np.clip(np.arange(width) - dx, 0, width - 1)
-    return pixels[rows][:, columns]

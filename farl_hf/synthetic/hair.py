@@ -32,13 +32,19 @@ def skull() -> tuple[SurfacePoints, np.ndarray, np.ndarray]:
     return points, around, down
 
 
+@lru_cache(maxsize=1)
+def _of_neutral_skull() -> tuple[np.ndarray, np.ndarray]:
+    """(73, 28) angles around the head, 0 in front to pi behind, and heights (y) of `skull`'s points."""
+    neutral = skull()[0].at(head_model().neutral)
+    return np.abs(np.arctan2(neutral[..., 0], 0.06 - neutral[..., 2])), neutral[..., 1]
+
+
 def _where_hair_ends(line: np.ndarray) -> np.ndarray:
     """(73,) angle from the crown at which each column meets the hairline (33,)."""
-    points, _, down = skull()
-    neutral = points.at(head_model().neutral)
-    angle = np.abs(np.arctan2(neutral[..., 0], 0.06 - neutral[..., 2]))
+    down = skull()[2]
+    angle, neutral_height = _of_neutral_skull()
     height = np.interp(angle, np.linspace(0, np.pi, len(line)), line)
-    below = neutral[..., 1] > height
+    below = neutral_height > height
     below[:, :3] = False
     below[:, -1] = True
     first = below.argmax(axis=1)
