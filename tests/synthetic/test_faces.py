@@ -325,6 +325,33 @@ def test_bad_settings(setting, message):
     assert hash(SyntheticFaceConfig(num_faces=[1, 2])) == hash(SyntheticFaceConfig(num_faces=(1, 2)))
 
 
+def test_triangles_without_the_tree(monkeypatch):
+    """What the CPU finds by going over all triangles is what the tree says that rays meet, to the last bit."""
+    import warp
+
+    from farl_hf.synthetic import kernels
+    from farl_hf.synthetic.renderer import device
+
+    if device() != "cpu":
+        pytest.skip("a GPU always asks the tree")
+    configs = [SyntheticFaceConfig(image_size=72, hat=0.5, num_faces=(1, 3), depth=True), ALL_POSES]
+    configs[1] = dataclasses.replace(configs[1], image_size=72, face_size=(0.9, 1.0), depth=True)
+    found = [render_faces(range(3), config) for config in configs]
+    launch, asked = warp.launch, []
+
+    def launch_without(kernel, *args, **kwargs):
+        if kernel is not kernels.find_triangles:
+            return launch(kernel, *args, **kwargs)
+        asked.append(kernel)
+        kwargs["inputs"][-1].fill_(kernels.UNKNOWN)
+
+    monkeypatch.setattr(warp, "launch", launch_without)
+    for config, samples in zip(configs, found, strict=True):
+        for sample, other in zip(samples, render_faces(range(3), config), strict=True):
+            assert np.array_equal(sample.image, other.image) and np.array_equal(sample.depth, other.depth)
+    assert asked
+
+
 def test_kernels_compile_for_cuda(tmp_path):
     """Needs no GPU: the compiler comes with warp."""
     import warp
