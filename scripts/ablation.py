@@ -2,7 +2,7 @@
 """
 What each effect of the generated faces is worth: the table of their data card.
 
-    python scripts/ablation.py --output_dir ablation                               # all: 15 minutes of a CPU core
+    python scripts/ablation.py --output_dir ablation                               # all: 12 minutes of a CPU core
     python scripts/ablation.py --output_dir ablation --effects shadows hair_shapes # some
     python scripts/ablation.py --output_dir ablation --quick                       # proves that it runs, learns little
 

@@ -41,7 +41,7 @@ class AblationSizes:
     Args:
         faces: Training pictures of each row of the table.
         test_faces: Held-out pictures.
-        steps: Optimizer steps of each net.
+        steps: Optimizer steps of each net; with 0, the table tells what it starts from.
         batch_size: Faces of a step.
         seeds: Nets of each row: other first weights, order and augmentation.
     """
@@ -143,7 +143,7 @@ def train_net(crops: Crops, sizes: AblationSizes, seed: int) -> SmallNet:
     warm_up = max(1, sizes.steps // 10)
 
     def share(step: int) -> float:
-        return min(1, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / sizes.steps))
+        return min(1, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / max(1, sizes.steps)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
     for _ in tqdm(range(sizes.steps), desc=f"net {seed}", unit="step", leave=False):
