@@ -7,11 +7,12 @@ Write a model as an ONNX file, a torch.export program, for OpenVINO or for Execu
     python scripts/export.py --model farl-lapa --output farl-lapa.onnx --int8 crops         # 8 bits, measured on crops
     python scripts/export.py --model farl-wflw --output farl-wflw.pt2
     python scripts/export.py --model farl-wflw --output farl-wflw.xml                       # pip install openvino
-    python scripts/export.py --model farl-wflw --output farl-wflw.pte                       # pip install executorch
+    python scripts/export.py --model farl-wflw --output farl-wflw.pte                       # or for ExecuTorch
 
 The file takes CLIP-normalised pixel_values (and input_ids) of any batch size at the model's image size. ONNX files are
 compared with the model in onnxruntime, and the script fails where they differ by more than rounding. The difference of
-8-bit files is printed: measure their accuracy on your data.
+8-bit files is printed: measure their accuracy on your data. For ExecuTorch (pip install executorch==1.5.1) it takes one
+image, of parsing, alignment or attributes, and runs slower on a desktop than the others.
 """
 
 import argparse

@@ -6,6 +6,7 @@ integers ([`export_int8_onnx`]).
 """
 
 import contextlib
+import copy
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
+from torch.fx.traceback import NodeSource
 
 from ..models.geometry_farl import landmarks_from_heatmaps
 from ..models.modeling_farl import (
@@ -253,10 +255,24 @@ def export_openvino(model: FaRLPreTrainedModel, path: str | Path) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def _shared_provenance() -> Iterator[None]:
+    """
+    Each of ExecuTorch's passes notes at each node where it came from, with a deep copy of all notes before: most of the
+    time that a deep network takes. Nobody changes a note, so that for a while they are shared.
+    """
+    NodeSource.__deepcopy__ = lambda source, memo: source
+    try:
+        yield
+    finally:
+        del NodeSource.__deepcopy__
+
+
 def export_executorch(model: FaRLPreTrainedModel, path: str | Path) -> Path:
     """
     A task model for ExecuTorch (phones, edge devices), through Transformers' exporter: fp32, XNNPACK's kernels, one
-    image at a time. Needs the package `executorch`.
+    image at a time. Needs the package `executorch`, and for small dense models a minute of a core. On a desktop's CPU
+    slower than PyTorch: what XNNPACK does not take (resized maps, transposed convolutions) runs on portable kernels.
 
     Args:
         model: Face parsing, alignment or classification. All its outputs are in the file, in their order.
@@ -272,8 +288,9 @@ def export_executorch(model: FaRLPreTrainedModel, path: str | Path) -> Path:
         raise ImportError("Writing ExecuTorch files needs it: pip install executorch==1.5.1.") from None
     size = model.config.image_size
     inputs = {"pixel_values": torch.zeros(1, 3, size, size)}
-    with _evaluation_mode(model):
-        exported = ExecutorchExporter().export(model, inputs, config=ExecutorchConfig())
+    # The exporter freezes what it is given, and moves it to the CPU.
+    with _shared_provenance():
+        exported = ExecutorchExporter().export(copy.deepcopy(model).eval(), inputs, config=ExecutorchConfig())
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:

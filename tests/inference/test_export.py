@@ -128,16 +128,19 @@ def test_openvino(tmp_path):
 
 
 @pytest.mark.slow
-def test_executorch(tmp_path):
+@pytest.mark.parametrize("model_class", (FaRLForFaceParsing, FaRLForFaceAlignment, FaRLForImageClassification))
+def test_executorch(model_class, tmp_path):
     """Where executorch 1.5.1 is installed, which is in no extra."""
     runtime = pytest.importorskip("executorch.runtime").Runtime.get()
-    model = random_model(FaRLForImageClassification)
+    model = random_model(model_class)
     program = runtime.load_program(export_executorch(model, tmp_path / "model.pte"))
+    assert all(parameter.requires_grad for parameter in model.parameters())
     pixel_values = torch.randn(1, 3, 48, 48)
     with torch.no_grad():
         expected = model(pixel_values=pixel_values)
-    found = dict(zip(expected, program.load_method("forward").execute([pixel_values]), strict=True))["logits"]
-    assert float((found - expected.logits).abs().max() / expected.logits.abs().max()) < 1e-4
+    found = program.load_method("forward").execute([pixel_values])
+    for output, reference in zip(found, expected.values(), strict=True):
+        assert float((output - reference).abs().max() / reference.abs().max()) < 1e-4
 
 
 def test_missing_packages_are_named(monkeypatch, tmp_path):
