@@ -1,7 +1,7 @@
 """
 The last stage of farl-tiny's training: captions with the image tower locked (Zhai et al. 2022, "LiT",
-arXiv:2111.07991). The joint training can afford few faces per step, and of a few a caption's hair and hat tell most
-apart; with what the tower sees of each face computed once, a step has hundreds, and smaller things begin to count.
+arXiv:2111.07991). The joint training can afford few faces per step, and its text tower can get stuck at hair and hats;
+with what the tower sees of each face computed once, a new one learns from hundreds per step.
 """
 
 from dataclasses import dataclass

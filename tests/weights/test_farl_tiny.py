@@ -177,13 +177,9 @@ def test_parts_of_the_astronaut(photo, name):
     assert found["hair"][1] > 3_000
 
 
-# Strict: weights whose captions tell smiles, which those of today do not, take the mark away.
-_SMILES = pytest.param(
-    "a smiling woman", "a serious woman", id="smiling", marks=pytest.mark.xfail(strict=True, reason="at chance")
+@pytest.mark.parametrize(
+    "likely, unlikely", [("a woman", "a man"), ("a smiling woman", "a serious woman")], ids=["woman", "smiling"]
 )
-
-
-@pytest.mark.parametrize("likely, unlikely", [pytest.param("a woman", "a man", id="woman"), _SMILES])
 def test_zero_shot_on_the_astronaut(crop, likely, unlikely):
     folder = farl_hf.pretrained("farl-tiny")
     model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
