@@ -1,6 +1,5 @@
 """
-From nothing to the weights in the package: draws faces, trains farl-tiny on them with all tasks, then its captions on
-what the tower sees, packs the family, scores it.
+From nothing to the weights in the package: draws faces, trains farl-tiny on them, packs the family, scores it.
 
 Every step goes on from where a killed run stopped, when the same command is given again. Drawing runs in processes of
 its own while training has begun; training picks up new pictures as they come.
@@ -64,9 +63,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="of training with ITC + MIM at 64 px, with all tasks at 64 px, with all tasks at 96 px; a "
         "finished run that is given more goes on",
     )
-    parser.add_argument(
-        "--caption_steps", type=int, default=1200, help="of the last stage, captions with the image tower locked"
-    )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the training")
     parser.add_argument("--batch_size", type=int, default=32)
@@ -77,7 +73,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.quick:
         options.pictures, options.held_out, options.minutes, options.batch_size = 32, 16, (0.1, 0.1, 0.2), 8
-        options.caption_steps = 4
     return options
 
 
@@ -98,7 +93,6 @@ def start_drawing(options: argparse.Namespace) -> list[subprocess.Popen]:
 
 
 def train(options: argparse.Namespace, drawing: list[subprocess.Popen]) -> None:
-    from experiments.tiny_captions import CaptionTraining, train_captions
     from experiments.tiny_data import DrawnFaces
     from experiments.tiny_training import Stage, TinyRun, TinyTraining
 
@@ -121,8 +115,6 @@ def train(options: argparse.Namespace, drawing: list[subprocess.Popen]) -> None:
         device=options.device,
     )
     TinyRun(settings, faces, DrawnFaces(options.output / "held_out", tokenizer), options.output / "run").run()
-    captions = CaptionTraining(10 * options.caption_steps, options.caption_steps, seed=options.seed)
-    train_captions(options.output / "run", faces, captions, options.device)
     for process in drawing:
         process.wait()
 

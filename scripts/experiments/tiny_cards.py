@@ -192,8 +192,6 @@ of {faces:,} pictures that were drawn while it trained (it began with the first 
   in turns, binary cross-entropy of attributes, from the attribute head and from what captions are matched with, the
   mean of the patches. An eighth of each batch has a masked copy. Parsers and aligners share neck and head but for the
   last layer.
-* **Captions last.** A new text tower and both projections learn captions of 256 faces a step with the image tower
-  locked (`scripts/experiments/tiny_captions.py`).
 * **From small to large.** 64 px first (where a step costs half), 96 px at the end, with the position table resized as
   FaRL does between pre-training and fine-tuning.
 * **Augmentation.** `SYNTHETIC_AUGMENTATION` of `farl_hf.finetuning.augmentation`: jittered crops, light, colour, blur,

@@ -261,8 +261,6 @@ class TinyRun:
             "size": self.joint.config.image_size,
             "settings": asdict(self.settings),
         }
-        # What captions were taught about other weights is of no use.
-        (self.folder / CAPTIONS_FILE).unlink(missing_ok=True)
         temporary = self.state_path.with_suffix(".tmp")
         torch.save(state, temporary)
         temporary.replace(self.state_path)
@@ -285,15 +283,11 @@ class TinyRun:
 
 
 def load_average(folder: str | Path, attributes: Sequence[str]) -> JointFaRL:
-    """The averaged weights of a run's folder, with what the captions' stage learnt, if there is any."""
+    """The averaged weights of a run's folder."""
     state = torch.load(Path(folder) / "state.pt", map_location="cpu", weights_only=True)
-    captions = Path(folder) / CAPTIONS_FILE
-    learnt = torch.load(captions, map_location="cpu", weights_only=True) if captions.is_file() else {}
     joint = JointFaRL(FaRLConfig.from_preset("farl-tiny", image_size=state["size"]), attributes)
-    joint.load_state_dict({**state["joint"], **state["ema"], **learnt})
+    joint.load_state_dict({**state["joint"], **state["ema"]})
     return joint.eval()
 
 
-# Of `tiny_captions`, beside a run's state.
-CAPTIONS_FILE = "captions.pt"
 _COUNTERS = ("stage", "step", "stage_step", "stage_seconds", "seconds", "seen", "skipped")
