@@ -7,10 +7,11 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 from torch import nn
-from transformers import BatchFeature, CLIPImageProcessor, CLIPImageProcessorPil
+from transformers import BatchFeature, CLIPImageProcessorPil
 from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.utils import is_torchvision_available
 
 from .geometry_farl import (
     box_crop_matrix,
@@ -25,6 +26,12 @@ from .geometry_farl import (
     warp_image_smoothly,
 )
 from .image_loading_farl import ImageLike, to_rgb_tensor
+
+if is_torchvision_available():
+    from transformers import CLIPImageProcessor
+else:
+    # What the name stands for then; asking for it prints a warning that no user can do anything about.
+    CLIPImageProcessor = CLIPImageProcessorPil
 
 # Crops that the FaRL repository's networks see are cut at this size and resized inside of the network to 448.
 _FARL_CANVAS = 512
