@@ -2,7 +2,7 @@
 """
 What pre-training learns from each of its losses in the same time: a table of model_cards/results.md.
 
-    python scripts/learning.py --output_dir learning          # about an hour on one CPU core
+    python scripts/learning.py --output_dir learning          # about an hour and a half on one CPU core
     python scripts/learning.py --output_dir learning --quick  # minutes; proves that it runs, learns little
 
 Pre-trains farl-tiny from random weights with both losses, with the contrastive one alone and with masked images alone,

@@ -145,7 +145,6 @@ def pretrain_arm(arm: str, shards: Path, folder: Path, sizes: LearningSizes, see
             itc_weight=losses.itc_weight,
             mim_weight=losses.mim_weight,
             num_workers=0,
-            mixed_precision="bf16",
             logging_steps=20,
             seed=seed,
         )
