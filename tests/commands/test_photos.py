@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -271,12 +272,14 @@ def test_ctrl_c_leaves_whole_files(folder, models, tmp_path):
     """In a process of its own, once a few photos are done."""
     photos, output = tmp_path / "in", tmp_path / "out"
     photos.mkdir()
-    for i in range(600):
+    for i in range(60):
         os.link(folder / "one.jpg", photos / f"{i:03d}.jpg") if i else (photos / "000.jpg").write_bytes(
             (folder / "one.jpg").read_bytes()
         )
     command = [sys.executable, "-m", "farl_hf", "analyze", str(photos), *models, "--output", str(output)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # Tests that run in the background of a shell are told to ignore Ctrl-C, and so would be what they start.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and len(list(output.glob("pictures/*.jpg"))) < 3:
         time.sleep(0.05)
@@ -284,7 +287,7 @@ def test_ctrl_c_leaves_whole_files(folder, models, tmp_path):
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in said, said
     entries = (output / "results.jsonl").read_text().splitlines()
-    assert 0 < len(list(map(json.loads, entries))) < 600
+    assert 0 < len(list(map(json.loads, entries))) < 60
     assert not list(output.rglob("*.part"))
     for path in output.rglob("*.jpg"):
         Image.open(path).load()
