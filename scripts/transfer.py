@@ -1,14 +1,13 @@
 #!/usr/bin/env python
 """
-What pre-training is good for, on generated faces: the README's table of fine-tuning.
+What pre-training is good for, on generated faces: a table of model_cards/results.md.
 
     python scripts/learning.py --output_dir learning
     python scripts/transfer.py --learned learning --output_dir transfer
 
 162 short runs: parsing, alignment and attributes, from 1, 10 and 100 percent of the labels, in full, frozen and LoRA
-tuning, from random weights and from the pre-trained model, with three seeds; about an hour on one CPU core. Give the
-same command again to go on. Several processes with different --tasks may share the folder; the last one makes the table
-of all.
+tuning, from random weights and from the pre-trained model, with three seeds. Give the same command again to go on.
+Several processes with different --tasks may share the folder; the last one makes the table of all.
 """
 
 import argparse
