@@ -175,12 +175,12 @@ def brow_curve(person: Person) -> np.ndarray:
     """(5, 3): x, y and half the thickness along the right half's brow from the nose outwards, metres."""
     d = person.details
     curve = np.array(
-        [(11.5, -15.5, 2.6), (20, -18.6, 3.6), (33, -21.4, 3.3), (47, -19.8, 2.4), (59, -11.5, 1.0)], dtype=np.float64
+        [(11.5, -15.5, 2.6), (24, -19.6, 3.6), (36.5, -21.5, 3.1), (49, -18.9, 2.3), (59, -11.5, 1.0)], dtype=np.float64
     )
     curve[:, 2] *= 0.6 + 0.75 * person.brow
     curve[:, 1] += 2.0 * d.get("brow_height", 0.0)
     curve[1:4, 1] -= np.array([0.6, 1.6, 1.6]) * d.get("brow_arch", 0.0)
-    curve[:, 0] = 11.5 + 1.8 * d.get("brow_gap", 0.0) + (curve[:, 0] - 11.5) * (1 + 0.06 * d.get("brow_length", 0.0))
+    curve[:, 0] = 11.5 + 3.0 * d.get("brow_gap", 0.0) + (curve[:, 0] - 11.5) * (1 + 0.06 * d.get("brow_length", 0.0))
     return curve / 1000
 
 

@@ -52,7 +52,7 @@ def sample_views(rng: np.random.Generator, config: SyntheticFaceConfig, count: i
     elif config.style == "held_out":
         near = float(np.exp(rng.uniform(math.log(0.4), math.log(1.2))))
     else:
-        near = float(np.exp(rng.uniform(math.log(0.32), math.log(3.0))))
+        near = float(np.exp(rng.uniform(math.log(0.4), math.log(5.0))))
     sizes = np.sort(rng.uniform(*config.face_size, count) * (1.0 if count == 1 else 1.35 / count))
     focal = near * float(sizes[-1]) / FACE_HEIGHT
     slots = rng.permutation(count)

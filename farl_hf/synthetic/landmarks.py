@@ -17,8 +17,8 @@ import numpy as np
 from .shapes import SKIN, SOCKET, HeadModel, head_model, place_on_surface
 
 # The image's right half in millimetres; the other half mirrors it.
-LIP_TOP = [(0, 63.0), (3, 62.1), (5.8, 61.4), (10, 62.6), (15, 64.8), (19, 67.6), (22.5, 70.4), (25.8, 73.2)]
-LIP_BOTTOM = [(0, 82.2), (6.6, 81.8), (12, 80.5), (17, 78.4), (21, 76.1), (24, 74.2), (25.8, 73.2)]
+LIP_TOP = [(0, 63.5), (3, 62.6), (5.8, 61.9), (10, 63.1), (15, 65.2), (19, 68.0), (22.5, 70.8), (25.8, 73.6)]
+LIP_BOTTOM = [(0, 83.0), (6.6, 82.6), (12, 81.3), (17, 79.1), (21, 76.7), (24, 74.7), (25.8, 73.6)]
 NOSE_RIDGE = [(0, -2.0), (0, 12.0), (0, 26.0), (0, 39.0)]
 NOSE_BASE = [(15.5, 46.5), (8.5, 48.2), (0, 49.8)]
 NOSE_SIDE = [(8.2, 3.0), (10.5, 20.0), (15.5, 31.0), (18.6, 39.0)]
@@ -26,12 +26,18 @@ NOSE_REGION = [
     (0, -7), (5, -5), (6.5, 4), (8, 12), (10.5, 22), (14, 29), (18.2, 34), (19.4, 39), (18.6, 43.5), (15.5, 46.5),
     (9, 48.5), (0, 50),
 ]  # fmt: skip
+# The upper lip's are the peaks of its bow and its slopes.
+LIP_TOP_POINTS, LIP_BOTTOM_POINTS = (0.0058, 0.0155), (0.0069, 0.0159)
+# The mouth's points, from its middle to its corner, and where its lips' edges end, metres.
+MOUTH_POINTS, MOUTH_CORNER = np.array([0, 0.0068, 0.0215]), 0.0225
 CONTACT = [(0, -20.9), (6, -20.0), (11, -18.0), (17, -13.0), (21, -9.8), (23.5, -6.0), (30, 20.0)]  # x, z
 JAW_POINTS, JAW_STEPS = 33, 30
 # From the ear's front at the eyes' height over the jaw's angle to the chin, from the chin upwards.
 JAW_EDGE = np.array(
-    [(0, 119), (15, 117), (28, 113), (40, 104), (51, 91), (60, 75), (66, 57), (70, 36), (72, 16), (72, -4)]
+    [(0, 119), (15, 117), (28, 113), (40, 104), (51, 91), (60, 75), (66, 57), (70, 36), (72, 20), (72, 4)]
 )
+# Lines above the lower height begin on the ear: by this many steps of the lines' 1.5 degrees at the upper one.
+EAR_HEIGHTS, EAR_STEPS = (0.03, 0.065), 8
 JAW_MIDDLE = np.array([0.0, 0.040, 0.055])
 # Lids reach this far from the eye's opening, and are searched at points this far from each other, metres.
 LID_REACH, LID_STEP = 0.007, 0.0008
@@ -124,15 +130,12 @@ def face_curves() -> FaceCurves:
     def on(points: np.ndarray) -> SurfacePoints:
         return SurfacePoints(*place_on_surface(model, points, front))
 
-    def symmetric(right: list[tuple[float, float]], count: int) -> SurfacePoints:
-        return on(resample(both_halves(right), count))
-
     mouth_top, mouth_bottom = _mouth(model)
     eyes = tuple(_eye(model, side) for side in (-1, 1))
     left = _lids(model, eyes[1])
     return FaceCurves(
-        lip_top=on(_lip_points(LIP_TOP)),
-        lip_bottom=symmetric(LIP_BOTTOM, 7),
+        lip_top=on(_lip_points(LIP_TOP, LIP_TOP_POINTS)),
+        lip_bottom=on(_lip_points(LIP_BOTTOM, LIP_BOTTOM_POINTS)),
         mouth_top=mouth_top,
         mouth_bottom=mouth_bottom,
         ridge=on(np.array(NOSE_RIDGE) / 1000),
@@ -145,11 +148,11 @@ def face_curves() -> FaceCurves:
     )
 
 
-def _lip_points(top: list[tuple[float, float]]) -> np.ndarray:
-    """Seven points of the upper lip: corners, slopes, the two peaks of the bow, and its middle."""
-    curve = both_halves(top)
-    slope = np.interp(0.0155, curve[:, 0], curve[:, 1])
-    half = np.array([[0, top[0][1] / 1000], [0.0058, 0.0614], [0.0155, slope], [0.0252, 0.0731]])
+def _lip_points(border: list[tuple[float, float]], across: tuple[float, float]) -> np.ndarray:
+    """Seven points of a lip's outer border: its middle, two to each side at some x (metres), and the corners."""
+    curve = both_halves(border)
+    x = np.array([0, *across, 0.0252])
+    half = np.stack([x, np.interp(x, curve[:, 0], curve[:, 1])], axis=1)
     return np.concatenate([half[:0:-1] * [-1, 1], half])
 
 
@@ -176,21 +179,31 @@ def _mouth(model: HeadModel) -> tuple[SurfacePoints, SurfacePoints]:
         & (model.neutral[skin, 2] < 0)
     ]
     contact = np.array(CONTACT) / 1000
-    x = np.array([-0.0225, -0.0095, 0, 0.0095, 0.0225])
-    z = np.interp(np.abs(x), contact[:, 0], contact[:, 1])
+    x = np.linspace(0, MOUTH_CORNER, 41)
+    z = np.interp(x, contact[:, 0], contact[:, 1])
     edges = []
     for lower in (False, True):
         side = near[(model.jaw[near] > _jaw_border(model)) == lower]
-        y = np.array([0.0735, 0.0729, 0.0731, 0.0729, 0.0735]) + (0.0004 if lower else -0.0004)
-        right = _snap(model, side, np.stack([x, y, z - 0.0004], axis=1)[2:])
-        ids = right.ids[:, 0]
-        ids = np.concatenate([model.mirror[ids[:0:-1]], ids])
-        edges.append(ids)
+        y = np.interp(x, [0, 0.0095, MOUTH_CORNER], [0.0731, 0.0729, 0.0735]) + (0.0004 if lower else -0.0004)
+        chain = _snap(model, side, np.stack([x, y, z - 0.0004], axis=1)).ids[:, 0]
+        edges.append(_between(model, chain[np.sort(np.unique(chain, return_index=True)[1])]))
     # The corners are the same for both.
-    edges[1][[0, -1]] = edges[0][[0, -1]]
-    weights = np.tile(np.array([1, 0, 0], dtype=np.float32), (5, 1))
-    above, below = (SurfacePoints(np.repeat(ids[:, None], 3, axis=1), weights) for ids in edges)
-    return above, below
+    for part in ("ids", "weights"):
+        ends = getattr(edges[0], part)[[0, -1]]
+        getattr(edges[1], part)[[0, -1]] = ends
+    return edges[0], edges[1]
+
+
+def _between(model: HeadModel, chain: np.ndarray) -> SurfacePoints:
+    """Points at `MOUTH_POINTS` from the middle to the sides, on edges of a chain of vertices of the image's right half."""
+    at = np.interp(MOUTH_POINTS, model.neutral[chain, 0], np.arange(len(chain)))
+    first = np.minimum(at.astype(int), len(chain) - 2)
+    share = at - first
+    ids = np.stack([chain[first], chain[first + 1], chain[first + 1]], axis=1)
+    weights = np.stack([1 - share, share, np.zeros(len(at))], axis=1).astype(np.float32)
+    return SurfacePoints(
+        np.concatenate([model.mirror[ids[:0:-1]], ids]), np.concatenate([weights[:0:-1], weights])
+    )
 
 
 def _jaw_border(model: HeadModel) -> float:
@@ -270,6 +283,8 @@ def _jaw(model: HeadModel) -> SurfacePoints:
         beyond = (ear > 0.6) | ((at[:, 1] > neck_border(at[:, 2])) & (at[:, 1] > 0.04)) | (at[:, 2] > 0.08)
         beyond[angles > np.radians(40)] = False
         first = np.nonzero(beyond)[0].max() + 1
+        # People mark the upper ones not where the ear begins but on it.
+        first -= round(float(np.interp(y, EAR_HEIGHTS, [EAR_STEPS, 0])))
         chosen = np.linspace(first, len(angles) - 1, JAW_STEPS).round().astype(int)
         ids.append(points.ids[chosen])
         weights.append(points.weights[chosen])
@@ -454,7 +469,7 @@ def eye_border(
 @lru_cache(maxsize=1)
 def _outwards() -> np.ndarray:
     """(33, 2) which way is out for each of the jaw's lines on a neutral face."""
-    neutral = resample(both_halves([(74, -4), (70, 48), (58, 80), (31, 109), (0, 118.5)]), JAW_POINTS)
+    neutral = resample(both_halves([(74, 4), (70, 48), (58, 80), (31, 109), (0, 118.5)]), JAW_POINTS)
     neutral[:, 1] = np.maximum(neutral[:, 1] - JAW_MIDDLE[1], 0)
     return neutral
 

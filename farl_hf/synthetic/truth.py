@@ -102,7 +102,7 @@ def _visible(
 # Of 400 faces as farl-tiny is trained on (96 px) a fifth has a wider nose, thicker lips, wider cheeks, larger brows
 # than these; a seventh has eyes that are open less; the smallest earrings are a few pixels of a face and cannot be
 # seen. In units of `proportions`, brows and earrings as areas in the picture.
-_BIG_NOSE, _BIG_LIPS, _WIDE_CHEEKS, _BUSHY_BROWS, _NARROW_EYES, _EARRING = 0.373, 0.18, 1.27, 0.072, 0.23, 0.004
+_BIG_NOSE, _BIG_LIPS, _WIDE_CHEEKS, _BUSHY_BROWS, _NARROW_EYES, _EARRING = 0.379, 0.195, 1.22, 0.072, 0.22, 0.004
 # The line of the jaw that ends beside the mouth.
 _CHEEK = 10
 
