@@ -11,6 +11,8 @@ def random_joint_batch(faces: int, size: int, patches: int, codes: int, caption:
     return JointBatch(
         pixel_values=torch.randn(faces, 3, size, size, generator=generator),
         input_ids=torch.tensor([[caption]]).repeat(2, faces, 1),
+        contrary_ids=torch.tensor([[caption], [[*caption[:-2], caption[-2] + 1, caption[-1]]]]),
+        contrary_rows=torch.tensor([1]),
         lapa_labels=torch.randint(0, 11, (faces, size, size), generator=generator),
         celebamask_hq_labels=torch.randint(0, 19, (faces, size, size), generator=generator),
         landmarks={n: torch.rand(faces, n, 2, generator=generator) for n in (68, 98)},

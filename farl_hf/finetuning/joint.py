@@ -52,6 +52,7 @@ class JointLossWeights:
     """
 
     itc: float = 2.0
+    contrary: float = 1.0
     mim: float = 0.1
     parsing: float = 2.0
     dice: float = 2.0
@@ -67,6 +68,8 @@ class JointBatch:
     Attributes:
         pixel_values: (batch, 3, size, size) CLIP-normalised.
         input_ids: (captions, batch, length): so many captions of each face, padded on the right.
+        contrary_ids: (2, pairs, length): captions that hold, and the same ones with one word that does not.
+        contrary_rows: (pairs,) int64: whose they are.
         lapa_labels, celebamask_hq_labels: (batch, size, size) int64.
         landmarks: Layout size -> (batch, points, 2), normalised as `(pixel + 0.5) / size`.
         attributes: (batch, attributes) of 0 and 1.
@@ -75,6 +78,8 @@ class JointBatch:
 
     pixel_values: torch.Tensor
     input_ids: torch.Tensor
+    contrary_ids: torch.Tensor
+    contrary_rows: torch.Tensor
     lapa_labels: torch.Tensor
     celebamask_hq_labels: torch.Tensor
     landmarks: dict[int, torch.Tensor]
@@ -130,7 +135,7 @@ class JointFaRL(nn.Module):
             tasks: Whether to learn the tasks, or only ITC and MIM.
 
         Returns:
-            `loss` (scalar) and its parts, unweighted: `itc`, `mim`, `parsing`, `dice`, `alignment`,
+            `loss` (scalar) and its parts, unweighted: `itc`, `contrary`, `mim`, `parsing`, `dice`, `alignment`,
             `attributes`.
         """
         losses = self._pretraining_losses(batch, tasks)
@@ -150,12 +155,18 @@ class JointFaRL(nn.Module):
         taps = sorted({*self.config.out_indices, self.config.vision_config.num_hidden_layers})
         outputs = vision(batch.pixel_values, output_hidden_states=taps if tasks else False, return_dict=True)
         image_embeds = unit_length(dual.visual_projection(outputs.pooler_output).float())
-        text = dual.get_text_features(batch.input_ids.flatten(0, 1), return_dict=True).pooler_output
-        text_embeds = unit_length(text.float()).unflatten(0, batch.input_ids.shape[:2])
+        text_embeds = self._text_embeds(batch.input_ids)
+        scale = dual.logit_scale.exp().clamp(max=100)
         # Of a face's captions each has a batch of its own: two that are true of one picture never count as a mistake.
-        logits = image_embeds @ text_embeds.transpose(1, 2) * dual.logit_scale.exp().clamp(max=100)
+        logits = image_embeds @ text_embeds.transpose(1, 2) * scale
         itc = torch.stack([image_text_contrastive_loss(one) for one in logits]).mean()
         losses = {"itc": itc, "hidden_states": outputs.hidden_states, "pooled": outputs.pooler_output}
+        if len(batch.contrary_rows):
+            # Other pictures' captions differ in hair and age, which leaves nothing to learn from a smile (as in
+            # "NegCLIP", Yuksekgonul et al. 2023, whose negative captions exchange words).
+            true, false = self._text_embeds(batch.contrary_ids)
+            margin = scale * (image_embeds[batch.contrary_rows] * (true - false)).sum(dim=-1)
+            losses["contrary"] = nn.functional.softplus(-margin).mean()
         rows = len(batch.bool_masked_pos)
         if rows:
             masked = dual(
@@ -165,6 +176,11 @@ class JointFaRL(nn.Module):
             )
             losses["mim"] = masked.mim_loss
         return losses
+
+    def _text_embeds(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """(n, batch, dim) float32 of unit length, for (n, batch, length)."""
+        text = self.dual.get_text_features(input_ids.flatten(0, 1), return_dict=True).pooler_output
+        return unit_length(text.float()).unflatten(0, input_ids.shape[:2])
 
     def _dense_features(self, hidden_states: Sequence[torch.Tensor]) -> torch.Tensor:
         """What the last layer of the dense head reads: (batch, head channels, ...)."""

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .captions import write_captions
+    from .captions import contradict_mood, write_captions
     from .config import EFFECTS, SyntheticFaceConfig
     from .faces import (
         VERSION,
@@ -46,6 +46,7 @@ _MODULE_OF = {
     "SyntheticFaceSample": "faces",
     "SyntheticFaces": "faces",
     "VERSION": "faces",
+    "contradict_mood": "captions",
     "load_synthetic": "loading",
     "render_face_sample": "faces",
     "render_film": "films",
@@ -71,6 +72,7 @@ __all__ = [
     "SyntheticFaceConfig",
     "SyntheticFaceSample",
     "SyntheticFaces",
+    "contradict_mood",
     "load_synthetic",
     "render_face_sample",
     "render_faces",

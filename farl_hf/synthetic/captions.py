@@ -3,6 +3,7 @@ Captions of generated pictures in the manner of the web: sentences, titles of st
 vague, some with noise words, all of them true of the picture.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,6 +54,10 @@ _BEARDS = {
     "goatee": ("a goatee",),
     "full": ("a beard", "a full beard"),
 }
+# Words for glad faces and for others, none of which says that of the other kind.
+_GLAD = tuple(dict.fromkeys(_MOODS["smiling"] + _MOODS["laughing"]))
+_NOT_GLAD = ("serious", "calm", "angry", "sad", "unhappy")
+_MOOD_WORD = re.compile(rf"\b({'|'.join(dict.fromkeys(word for words in _MOODS.values() for word in words))})\b", re.I)
 # Kinds of backgrounds and of light -> what is said of them, without colours.
 _PLACES = {
     "wall": ("in front of a wall", "against a wall"),
@@ -123,6 +128,18 @@ def write_captions(
         raise ValueError(f"{len(people)} people and at most {most} captions: at least one of each is needed.")
     seen = seen or [{} for _ in people]
     return [_caption(rng, people, seen, scene or {}) for _ in range(int(rng.integers(1, most + 1)))]
+
+
+def contradict_mood(rng: np.random.Generator, caption: str) -> str | None:
+    """
+    A caption of [`write_captions`] that no longer holds: a glad face is called serious or sad, any other one glad. None
+    for one that tells no mood.
+    """
+    found = _MOOD_WORD.search(caption)
+    if found is None:
+        return None
+    word = _pick(rng, _NOT_GLAD if found[0].lower() in _GLAD else _GLAD)
+    return caption[: found.start()] + word + caption[found.end() :]
 
 
 def _caption(

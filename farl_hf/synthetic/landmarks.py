@@ -195,15 +195,13 @@ def _mouth(model: HeadModel) -> tuple[SurfacePoints, SurfacePoints]:
 
 
 def _between(model: HeadModel, chain: np.ndarray) -> SurfacePoints:
-    """Points at `MOUTH_POINTS` from the middle to the sides, on edges of a chain of vertices of the image's right half."""
+    """Points at `MOUTH_POINTS` and their mirror images, between neighbours of a chain of vertices from the middle."""
     at = np.interp(MOUTH_POINTS, model.neutral[chain, 0], np.arange(len(chain)))
     first = np.minimum(at.astype(int), len(chain) - 2)
     share = at - first
     ids = np.stack([chain[first], chain[first + 1], chain[first + 1]], axis=1)
     weights = np.stack([1 - share, share, np.zeros(len(at))], axis=1).astype(np.float32)
-    return SurfacePoints(
-        np.concatenate([model.mirror[ids[:0:-1]], ids]), np.concatenate([weights[:0:-1], weights])
-    )
+    return SurfacePoints(np.concatenate([model.mirror[ids[:0:-1]], ids]), np.concatenate([weights[:0:-1], weights]))
 
 
 def _jaw_border(model: HeadModel) -> float:

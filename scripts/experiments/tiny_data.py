@@ -6,6 +6,7 @@ processes, read while more of them are still being drawn.
 import json
 import os
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from farl_hf.finetuning.joint import JointBatch
 from farl_hf.models.geometry_farl import face_align_matrix, photo_to_crop, warp_image
 from farl_hf.pretraining.image_codebook import RandomProjectionCodebook
 from farl_hf.pretraining.masking import BlockMaskGenerator
-from farl_hf.synthetic import SyntheticFaceConfig, render_face_sample
+from farl_hf.synthetic import SyntheticFaceConfig, contradict_mood, render_face_sample
 
 # A face in the middle with the room around it that a turned and shifted crop needs.
 FACES = SyntheticFaceConfig(image_size=144, face_size=(0.44, 0.6), max_captions=10)
@@ -93,10 +94,14 @@ def draw_faces(
 
 @dataclass
 class Shard:
-    """One shard, its arrays mapped from disk, its captions as token ids (captions, length) per picture."""
+    """
+    One shard, its arrays mapped from disk, its captions as token ids (captions, length) per picture, and pairs of token
+    ids of those that tell a mood: as it is, and another.
+    """
 
     arrays: dict[str, np.ndarray]
     tokens: list[list[list[int]]]
+    contrary: list[list[tuple[list[int], list[int]]]]
     captions: list[list[str]]
 
 
@@ -126,11 +131,25 @@ class DrawnFaces:
                 continue
             arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
             captions = json.loads((path / "captions.json").read_text())
-            flat = self.tokenizer([c for group in captions for c in group], truncation=True)["input_ids"]
-            ids = iter(flat)
-            self.shards[path.name] = Shard(arrays, [[next(ids) for _ in group] for group in captions], captions)
+            tokens = self._tokenise(captions)
+            rng = np.random.default_rng(len(self.shards))
+            false = self._tokenise([[contradict_mood(rng, caption) or "" for caption in group] for group in captions])
+            # What tells no mood is left with its two special tokens.
+            contrary = [
+                [(a, b) for a, b in zip(*pair, strict=True) if len(b) > 2] for pair in zip(tokens, false, strict=True)
+            ]
+            self.shards[path.name] = Shard(arrays, tokens, contrary, captions)
             self.rows += [(path.name, i) for i in range(len(captions))]
             self.attributes = json.loads((path / "attributes.json").read_text())
+
+    def _tokenise(self, captions: list[list[str]]) -> list[list[list[int]]]:
+        ids = iter(self.tokenizer([c for group in captions for c in group], truncation=True)["input_ids"])
+        return [[next(ids) for _ in group] for group in captions]
+
+    def contrary(self, index: int) -> list[tuple[list[int], list[int]]]:
+        """Of one picture, see [`Shard`]."""
+        shard, i = self.rows[index]
+        return self.shards[shard].contrary[i]
 
     def row(self, index: int) -> tuple[dict[str, np.ndarray], list[list[int]]]:
         """Arrays and tokenised captions of one picture."""
@@ -177,11 +196,14 @@ class JointBatches:
     def batch(self, step: int) -> JointBatch:
         """The batch of one step."""
         rng = sample_generator(self.seed, step, 0)
-        rows, captions, matrices = [], [], []
+        rows, captions, contrary, contrary_rows, matrices = [], [], [], [], []
         for index in rng.integers(len(self.faces), size=self.batch_size):
             row, tokens = self.faces.row(int(index))
             rows.append(row)
             captions.append([tokens[i] for i in rng.integers(len(tokens), size=_CAPTIONS)])
+            if pairs := self.faces.contrary(int(index)):
+                contrary.append(pairs[int(rng.integers(len(pairs)))])
+                contrary_rows.append(len(rows) - 1)
             matrices.append(self._matrix(row["points_5"], rng))
         matrix = torch.stack(matrices)
         images = _stack(rows, "images").permute(0, 3, 1, 2).float() / 255
@@ -207,7 +229,9 @@ class JointBatches:
         masks = [self.mask(mask_rng) for _ in range(self.masked)]
         return JointBatch(
             pixel_values=normalise(pixels),
-            input_ids=_pad(captions, self.faces.tokenizer.eos_token_id).transpose(0, 1),
+            input_ids=_pad(captions, self.faces.tokenizer.eos_token_id),
+            contrary_ids=_pad(contrary, self.faces.tokenizer.eos_token_id),
+            contrary_rows=torch.tensor(contrary_rows, dtype=torch.long),
             lapa_labels=labels[:, 0],
             celebamask_hq_labels=labels[:, 1],
             landmarks=landmarks,
@@ -240,6 +264,10 @@ def _stack(rows: list[dict[str, np.ndarray]], name: str) -> torch.Tensor:
     return torch.from_numpy(np.stack([row[name] for row in rows]))
 
 
-def _pad(captions: list[list[list[int]]], value: int) -> torch.Tensor:
+def _pad(captions: Sequence[Sequence[list[int]]], value: int) -> torch.Tensor:
+    """(captions, pictures, length) of each picture's captions."""
+    if not captions:
+        return torch.zeros(0, 0, 0, dtype=torch.long)
     length = max(len(ids) for group in captions for ids in group)
-    return torch.tensor([[ids + [value] * (length - len(ids)) for ids in group] for group in captions])
+    padded = [[ids + [value] * (length - len(ids)) for ids in group] for group in captions]
+    return torch.tensor(padded).transpose(0, 1)

@@ -243,7 +243,20 @@ class TinyRun:
 
     def _log(self, row: dict) -> None:
         path = self.folder / "curve.csv"
-        names = ["minutes", "step", "seen", "stage", "faces", "loss", "itc", "mim", "parsing", "dice", "alignment"]
+        names = [
+            "minutes",
+            "step",
+            "seen",
+            "stage",
+            "faces",
+            "loss",
+            "itc",
+            "contrary",
+            "mim",
+            "parsing",
+            "dice",
+            "alignment",
+        ]
         names += ["attributes", "nme", "f1", "attribute_auc", "zero_shot_auc"]
         new = not path.is_file()
         with path.open("a", newline="") as file:

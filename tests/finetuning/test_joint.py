@@ -57,11 +57,11 @@ def test_every_part_of_it_learns(joint):
     for step in range(4):  # both landmark layouts and both label sets take turns
         losses = joint(random_batch(), step)
         losses["loss"].backward()
-    assert set(losses) == {"loss", "itc", "mim", "parsing", "dice", "alignment", "attributes"}
+    assert set(losses) == {"loss", "itc", "contrary", "mim", "parsing", "dice", "alignment", "attributes"}
     assert [name for name, p in joint.named_parameters() if p.grad is None or not p.grad.any()] == []
     joint.zero_grad()
     first = joint(random_batch(), tasks=False)
-    assert set(first) == {"loss", "itc", "mim"}
+    assert set(first) == {"loss", "itc", "contrary", "mim"}
 
 
 def test_dice_is_the_missing_share_of_f1():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from synthetic_cases import PERSON, any_person
 
-from farl_hf.synthetic import Person, write_captions
+from farl_hf.synthetic import Person, contradict_mood, write_captions
 
 # Word of a caption -> whether it is true.
 TRUE = {
@@ -133,3 +133,23 @@ def test_several_people_are_counted():
 def test_same_generator_same_captions():
     first, second = (write_captions(np.random.default_rng(5), [PERSON], 5) for _ in range(2))
     assert first == second
+
+
+def test_a_contradicted_mood_is_not_true():
+    rng, told = np.random.default_rng(0), 0
+    for seed in range(40):
+        person = any_person(np.random.default_rng(seed))
+        for caption in captions_of(person, 20):
+            false = contradict_mood(rng, caption)
+            if false is None:
+                assert not any(says(caption, mood) for mood in ("smiling", "serious", "angry", "winking", "surprised"))
+                continue
+            told += 1
+            glad = any(says(false, word) for word in ("smiling", "happy", "laughing"))
+            assert glad != person.smiling, (caption, false)
+            # One word only is another.
+            changed = [a != b for a, b in zip(words(caption).split(), words(false).split(), strict=True)]
+            assert sum(changed) == 1
+    assert told > 200
+    assert contradict_mood(rng, "A SMILING girl with curls.") != "A SMILING girl with curls."
+    assert contradict_mood(rng, "an old man with a goatee") is None
