@@ -7,6 +7,9 @@ lines that run from the jaw over the cheek towards the nose; of each line the po
 picture, which is the visible outline on the far side of a turned head and the jaw's edge on the near side. Points of
 an eye lie on the border of what is seen of it: lids are thick and hang over, so which of their vertices that is depends
 on the view. Positions are in metres, x, y of the neutral face from the front (see `shapes`).
+
+How points are spaced along brows, lips and jaw follows the published mean shapes of annotated photos: the 68 points in
+space of OpenFace's landmark model and the 51 of dlib's mean face, compared in the frame of the outer eye corners.
 """
 
 from dataclasses import dataclass
