@@ -33,6 +33,24 @@ def average_person():
     return person, config
 
 
+def test_points_are_spaced_as_people_set_them():
+    """Distances from the middle line in those of the outer eye corners: dlib's mean face of annotated photos."""
+    person, config = average_person()
+    points = render_person(person, 0, config, pose=(0, 0, 0), centre=(0.5, 0.5)).faces[0].landmarks[68]
+    middle, span = points[[36, 45]].mean(axis=0), points[45, 0] - points[36, 0]
+    across, down = np.moveaxis((points - middle) / span, -1, 0)
+    brow = np.array([0.665, 0.563, 0.419, 0.271, 0.131])
+    assert np.abs(across[22:27] - brow[::-1]).max() < 0.025 and np.abs(across[17:22] + brow).max() < 0.025
+    # Lips: the second points of the inner edges, and the lower lip's outer ones.
+    assert np.abs(np.abs(across[[61, 63, 65, 67]]) - 0.084).max() < 0.015
+    assert (
+        np.abs(np.abs(across[[55, 59]]) - 0.206).max() < 0.035 and np.abs(np.abs(across[[56, 58]]) - 0.09).max() < 0.02
+    )
+    # The corners of a mouth lie beside each other, the jaw begins a little below the eyes.
+    assert np.abs(down[[48, 54]] - down[[60, 64]]).max() < 0.03
+    assert 0 < down[0] < 0.09 and 0 < down[16] < 0.09
+
+
 @pytest.mark.parametrize("layout", [68, 98, 106, 19, 5])
 def test_all_points_of_a_closed_calm_face_are_seen(layout):
     person, config = average_person()
