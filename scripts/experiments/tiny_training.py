@@ -243,21 +243,9 @@ class TinyRun:
 
     def _log(self, row: dict) -> None:
         path = self.folder / "curve.csv"
-        names = [
-            "minutes",
-            "step",
-            "seen",
-            "stage",
-            "faces",
-            "loss",
-            "itc",
-            "contrary",
-            "mim",
-            "parsing",
-            "dice",
-            "alignment",
-        ]
-        names += ["attributes", "nme", "f1", "attribute_auc", "zero_shot_auc"]
+        losses = ["loss", "itc", "contrary", "mim", "parsing", "dice", "alignment", "attributes"]
+        scores = ["nme", "f1", "attribute_auc", "zero_shot_auc"]
+        names = ["minutes", "step", "seen", "stage", "faces", *losses, *scores]
         new = not path.is_file()
         with path.open("a", newline="") as file:
             writer = csv.DictWriter(file, names, restval="")

@@ -64,6 +64,20 @@ def test_every_part_of_it_learns(joint):
     assert set(first) == {"loss", "itc", "contrary", "mim"}
 
 
+def test_true_captions_win_over_contrary_ones(joint):
+    joint.eval()
+    batch, dual = random_batch(), joint.dual
+    with torch.no_grad():
+        loss = joint(batch)["contrary"]
+        face = dual.get_image_features(batch.pixel_values[batch.contrary_rows]).pooler_output
+        true, false = (dual.get_text_features(ids).pooler_output for ids in batch.contrary_ids)
+        cosines = [torch.cosine_similarity(face, text) for text in (true, false)]
+        logits = torch.stack(cosines, dim=1) * dual.logit_scale.exp()
+    # The likelihood of the true one of the two.
+    assert abs(logits[0, 0] - logits[0, 1]) > 1e-3
+    assert loss.item() == pytest.approx(-logits.log_softmax(dim=1)[:, 0].mean().item(), rel=1e-4)
+
+
 def test_dice_is_the_missing_share_of_f1():
     labels = torch.tensor([[[0, 1, 1, 2]]])
     sure = 40 * torch.nn.functional.one_hot(labels, 4).permute(0, 3, 1, 2).float()
