@@ -50,7 +50,7 @@ class TransferSizes:
 
     train_faces: int = 1_000
     test_faces: int = 200
-    steps: int = 150
+    steps: int = 100
     batch_size: int = 8
     seeds: int = 3
 
