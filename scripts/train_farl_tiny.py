@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from farl_hf.finetuning.augmentation import SYNTHETIC_AUGMENTATION
 from farl_hf.finetuning.joint import save_models
 from farl_hf.models.configuration_farl import FaRLConfig
 from farl_hf.models.modeling_farl import (
@@ -57,11 +58,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--minutes",
         type=float,
-        nargs=3,
-        default=(2.0, 31.0, 19.0),
-        metavar=("PRETRAIN", "SMALL", "FULL"),
-        help="of training with ITC + MIM at 64 px, with all tasks at 64 px, with all tasks at 96 px; a "
-        "finished run that is given more goes on",
+        nargs=4,
+        default=(2.0, 31.0, 14.0, 5.0),
+        metavar=("PRETRAIN", "SMALL", "FULL", "MILD"),
+        help="of training with ITC + MIM at 64 px, with all tasks at 64 px, at 96 px, and at 112 px with milder "
+        "augmentation; a finished run that is given more goes on",
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the training")
@@ -72,7 +73,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--draw", type=int, nargs=2, metavar=("PART", "PARTS"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.quick:
-        options.pictures, options.held_out, options.minutes, options.batch_size = 32, 16, (0.1, 0.1, 0.2), 8
+        options.pictures, options.held_out, options.minutes, options.batch_size = 32, 16, (0.1, 0.1, 0.1, 0.1), 8
     return options
 
 
@@ -103,12 +104,13 @@ def train(options: argparse.Namespace, drawing: list[subprocess.Popen]) -> None:
             raise SystemExit("A drawing process failed, see above.")
         time.sleep(2)
         faces.refresh()
-    pretrain, small, full = options.minutes
+    pretrain, small, full, mild = options.minutes
     settings = TinyTraining(
         stages=(
             Stage("pre-training", 64, pretrain, tasks=False, masked_share=0.5),
             Stage("joint, 64 px", 64, small),
             Stage("joint, 96 px", 96, full),
+            Stage("joint, 112 px", 112, mild, augmentation=SYNTHETIC_AUGMENTATION.milder(0.65)),
         ),
         batch_size=options.batch_size,
         seed=options.seed,

@@ -7,7 +7,7 @@ processes. The original's own streams repeat every epoch, which is not worth rep
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from io import BytesIO
 
 import numpy as np
@@ -67,6 +67,15 @@ class AugmentationConfig:
     sensor_noise: float = 0.0
     patches: float = 0.0
     jpeg: float = 0.0
+
+    def milder(self, share: float) -> "AugmentationConfig":
+        """
+        Every jitter, strength and probability (but that of mirror images and of gamma) times `share`, from 0 to 1, and
+        reductions that take as much less away: for the end of a training, whose faces then look as those to come.
+        """
+        kept = {"flip", "gamma", "gaussian", "occlusion", "scale_mean", "reduction"}
+        changed = {f.name: share * getattr(self, f.name) for f in fields(self) if f.name not in kept}
+        return replace(self, **changed, reduction=1 - share * (1 - self.reduction))
 
 
 # 0.314 rad is 18 degrees, 0.174 rad 10 degrees.

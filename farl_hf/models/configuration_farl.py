@@ -240,7 +240,7 @@ class FaRLConfig(PreTrainedConfig):
     def from_preset(cls, preset: str, **kwargs) -> "FaRLConfig":
         """
         A configuration by size: `"base"` (the official checkpoints), `"large"` (patch 16) and `"huge"` (patch 14),
-        which the original code has but never released (`farl/network/farl/model.py`), `"farl-tiny"` (96 px, 4 layers,
+        which the original code has but never released (`farl/network/farl/model.py`), `"farl-tiny"` (112 px, 4 layers,
         the weights that come with this package), or `"tiny"` (96 px, for tests and demonstrations on a laptop).
 
         Args:
@@ -292,7 +292,7 @@ PRESETS: dict[str, dict] = {
             "intermediate_size": 768,
             "num_hidden_layers": 4,
             "num_attention_heads": 6,
-            "image_size": 96,
+            "image_size": 112,
             "patch_size": 8,
             "stem_channels": [48, 96],
             "use_mean_pooling": True,

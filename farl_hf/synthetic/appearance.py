@@ -252,7 +252,7 @@ def person_row(person: Person, config: SyntheticFaceConfig, eye_centre: np.ndarr
     row[27] = 0.5 + 0.7 * d("blotch", 0.5) + 0.3 * person.wrinkles
     row[28] = d("seed", 0.5) * 10
     row[29] = float(d("moles", 0.0))
-    row[30] = 0.15 + 0.6 * d("dark_circles", 0.3)
+    row[30] = d("dark_circles", 0.3)
     row[31] = 0.5 if person.lipstick else 0.0
     row[32] = _jaw_border_cached()
     shaved = {"bald": 0.0, "cropped": 0.92, "receding": 0.92}.get(person.hair_style, 1.0)

@@ -91,6 +91,7 @@ HAIR_STYLES = {
     "train": ("bald", "cropped", "receding", "short", "curly", "bob", "long", "tied"),
     "held_out": ("cropped", "short", "afro", "wavy", "long", "tied"),
 }
+CURLED_STYLES = ("curly", "afro", "wavy")
 _EXPRESSIONS = {
     "neutral": 0.24,
     "smiling": 0.20,
@@ -316,6 +317,8 @@ def sample_person(rng: np.random.Generator | int, config: SyntheticFaceConfig | 
     details = {name: float(np.clip(rng.normal(0, 0.8), -2, 2)) for name in _SIGNED_DETAILS}
     details |= {name: float(rng.random()) for name in _DETAILS}
     details["moles"] = float(rng.random() < 0.35)
+    details["dark_circles"] = _faint_or_clear(details["dark_circles"])
+    details["curl"] = 0.3 * details["curl"] + 0.65 * (hair_style in CURLED_STYLES)
     from .appearance import CLOTHES_COLOURS
 
     person = Person(
@@ -336,7 +339,7 @@ def sample_person(rng: np.random.Generator | int, config: SyntheticFaceConfig | 
         sideburns=bool(male and grown and (beard == "full" or rng.random() < 0.35)),
         freckles=float(max(0, rng.uniform(-1.5, 1)) * (tone < 0.6)),
         wrinkles=float(np.clip(old * rng.uniform(0.5, 1.3), 0, 1)),
-        blush=float(rng.uniform(0.05, 0.8)),
+        blush=_faint_or_clear(float(rng.random())),
         lipstick=bool(not male and grown and rng.random() < config.makeup),
         makeup=bool(not male and grown and rng.random() < 0.8 * config.makeup),
         glasses=glasses,
@@ -349,6 +352,11 @@ def sample_person(rng: np.random.Generator | int, config: SyntheticFaceConfig | 
         details=details,
     )
     return _without(person, config)
+
+
+def _faint_or_clear(share: float) -> float:
+    """An even number in [0, 1] to a strength that is either faint (0 to 0.4, for three of four) or clear (0.7 to 1)."""
+    return share / 0.75 * 0.4 if share < 0.75 else 0.7 + (share - 0.75) / 0.25 * 0.3
 
 
 def _without(person: Person, config: SyntheticFaceConfig) -> Person:

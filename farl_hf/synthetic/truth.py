@@ -6,7 +6,7 @@ import numpy as np
 
 from .heads import LENS, TEETH, Head
 from .landmarks import SurfacePoints, face_curves, face_points
-from .people import Person
+from .people import CURLED_STYLES, Person
 from .renderer import Rendering
 from .shapes import CAVITY, EYE, SKIN, SOCKET, TONGUE
 
@@ -152,7 +152,7 @@ def attributes(head: Head, rendering: Rendering, points: np.ndarray, focal: floa
     values = {
         **{name: haired and who.hair_colour == colour for name, colour in colours.items()},
         "5_o_Clock_Shadow": who.beard == "stubble",
-        "Bags_Under_Eyes": who.details.get("dark_circles", 0) > 0.75 and not shaded,
+        "Bags_Under_Eyes": who.details.get("dark_circles", 0) > 0.5 and not shaded,
         "Bald": who.hair_style == "bald" and who.hat == "none",
         "Bangs": who.fringe,
         "Big_Lips": part["lips"] > _BIG_LIPS,
@@ -170,11 +170,11 @@ def attributes(head: Head, rendering: Rendering, points: np.ndarray, focal: floa
         "No_Beard": who.beard in ("none", "mustache"),
         "Pale_Skin": who.skin_tone < 0.15,
         "Receding_Hairline": who.hair_style == "receding" and who.hat == "none",
-        "Rosy_Cheeks": who.blush > 0.6 and who.skin_tone < 0.6,
+        "Rosy_Cheeks": who.blush > 0.5 and who.skin_tone < 0.6,
         "Sideburns": who.sideburns and not covered,
         "Smiling": who.smiling,
-        "Straight_Hair": haired and who.hair_style in ("short", "bob", "long") and who.details.get("curl", 0) < 0.5,
-        "Wavy_Hair": haired and who.hair_style in ("wavy", "curly"),
+        "Straight_Hair": haired and who.hair_style in ("short", "bob", "long", "tied"),
+        "Wavy_Hair": haired and who.hair_style in CURLED_STYLES,
         "Wearing_Earrings": (labels == 17).sum() > _EARRING * square,
         "Wearing_Hat": bool((labels == 16).any()),
         "Wearing_Lipstick": who.lipstick,

@@ -34,12 +34,15 @@ from farl_hf.pretraining.masking import BlockMaskGenerator
 from farl_hf.synthetic import SyntheticFaceConfig, contradict_mood, render_face_sample
 
 # A face in the middle with the room around it that a turned and shifted crop needs.
-FACES = SyntheticFaceConfig(image_size=144, face_size=(0.44, 0.6), max_captions=10)
+FACES = SyntheticFaceConfig(image_size=168, face_size=(0.44, 0.6), max_captions=10)
 PICTURES_PER_SHARD = 256
 # Captions of a face in a batch: texts are cheap beside pictures, and one caption tells little of a face.
 _CAPTIONS = 4
 # The five-point crop about which training crops vary; see `FACE_SCALES` of the finished models.
 _FACE_SCALE = 1.1
+# Attribute -> its class in CelebAMask-HQ's label maps, for what a crop may leave out, and the pixels that it takes.
+_WORN = {"Eyeglasses": 15, "Wearing_Hat": 16, "Wearing_Earrings": 17, "Wearing_Necklace": 18}
+_SEEN_PIXELS = 3
 _ARRAYS = ("images", "lapa", "celebamask_hq", "points_5", "points_68", "points_98", "attributes", "traits")
 
 
@@ -214,6 +217,7 @@ class JointBatches:
             n: (photo_to_crop(_stack(rows, f"points_{n}").double() + 0.5, matrix, self.size) / self.size).float()
             for n in (68, 98)
         }
+        attributes = attributes_in_crop(_stack(rows, "attributes"), self.faces.attributes, labels[:, 1])
         pixels = torch.empty_like(crops)
         for i in range(self.batch_size):
             crop = augment_colours(crops[i], self.augmentation, rng)
@@ -235,7 +239,7 @@ class JointBatches:
             lapa_labels=labels[:, 0],
             celebamask_hq_labels=labels[:, 1],
             landmarks=landmarks,
-            attributes=_stack(rows, "attributes").float(),
+            attributes=attributes.float(),
             bool_masked_pos=torch.from_numpy(np.array(masks).reshape(self.masked, self.mask.grid**2)),
             mim_targets=self.codebook(masked) if self.masked else torch.zeros(0, self.mask.grid**2, dtype=torch.long),
         )
@@ -246,6 +250,22 @@ class JointBatches:
         to_indices[:2, 2] = -0.5
         jitter = sample_similarity(self.augmentation, self.size, rng)
         return torch.linalg.inv(to_indices) @ jitter @ to_indices @ aligned
+
+
+def attributes_in_crop(attributes: torch.Tensor, names: Sequence[str], labels: torch.Tensor) -> torch.Tensor:
+    """
+    Attributes (batch, names) of pictures, bool, as their crops show them: what is worn outside of a crop does not hold.
+
+    Args:
+        attributes: Of the pictures.
+        names: Of the attributes.
+        labels: (batch, height, width) of CelebAMask-HQ's classes, of the crops.
+    """
+    seen = attributes.bool().clone()
+    for name, label in _WORN.items():
+        if name in names:
+            seen[:, list(names).index(name)] &= (labels == label).sum(dim=(1, 2)) >= _SEEN_PIXELS
+    return seen
 
 
 def crop_smoothly(images: torch.Tensor, matrix: torch.Tensor, size: int) -> torch.Tensor:

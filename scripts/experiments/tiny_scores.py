@@ -15,7 +15,7 @@ from farl_hf.metrics import FaceParsingF1
 from farl_hf.models.geometry_farl import face_align_matrix, photo_to_crop, warp_image
 
 from .learning import area_under_curve, embed_texts
-from .tiny_data import DrawnFaces, crop_smoothly, normalise
+from .tiny_data import DrawnFaces, attributes_in_crop, crop_smoothly, normalise
 
 _PEOPLE = ("man", "woman", "boy", "girl")
 # Attribute -> captions if it holds, captions if not; the features of each list are averaged, as CLIP's prompts.
@@ -93,24 +93,24 @@ def score_family(
         scores.f1[labels[0]] = f1
         if labels[0] == "lapa":
             scores.face_f1, scores.frequent_class_f1 = per_face, frequent
-    truth = np.stack([row["attributes"] for row in rows]).astype(bool)
-    logits, embeds = [], []
-    for _, crops in _crops(rows, models["farl-tiny-attributes"].config.image_size, 1.0, device):
+    logits, embeds, truths = [], [], []
+    size = models["farl-tiny-attributes"].config.image_size
+    for (part, matrix), crops in _crops(rows, size, FACE_SCALES["farl-tiny-attributes"], device):
+        labels = _cropped_labels(part, matrix, size, "celebamask_hq")
+        truths.append(attributes_in_crop(torch.from_numpy(np.stack([r["attributes"] for r in part])), faces.attributes, labels))
         logits.append(flip_average(lambda x: models["farl-tiny-attributes"](x).logits, crops, flip).cpu())
         embeds.append(
             flip_average(lambda x: models["farl-tiny"].get_image_features(x).pooler_output, crops, flip).cpu()
         )
-    logits = torch.cat(logits)
+    logits, truth = torch.cat(logits), torch.cat(truths)
     scores.attribute_scores = logits.numpy()
     embeds = torch.nn.functional.normalize(torch.cat(embeds), dim=-1)
     for i, name in enumerate(faces.attributes):
-        scores.attribute_auc[name] = area_under_curve(logits[:, i], torch.from_numpy(truth[:, i]))
+        scores.attribute_auc[name] = area_under_curve(logits[:, i], truth[:, i])
     for name, prompts in ZERO_SHOT.items():
         if name in faces.attributes:
             margin = zero_shot_margin(models["farl-tiny"], faces.tokenizer, embeds, prompts)
-            scores.zero_shot_auc[name] = area_under_curve(
-                margin, torch.from_numpy(truth[:, faces.attributes.index(name)])
-            )
+            scores.zero_shot_auc[name] = area_under_curve(margin, truth[:, faces.attributes.index(name)])
     return scores
 
 
@@ -153,6 +153,12 @@ def _crops(rows: list[dict], size: int, scale: float, device):
         yield (part, matrix), normalise(crop_smoothly(images, matrix, size)).to(device)
 
 
+def _cropped_labels(rows: list[dict], matrix: torch.Tensor, size: int, layout: str) -> torch.Tensor:
+    """(faces, size, size) int64."""
+    labels = torch.from_numpy(np.stack([row[layout] for row in rows]))[:, None].float()
+    return warp_image(labels, matrix.float(), size, mode="nearest")[:, 0].long()
+
+
 def _score_landmarks(model, rows, name, layout, flip, device) -> tuple[np.ndarray, float]:
     size = model.config.image_size
     errors, shapes, spans = [], [], []
@@ -174,8 +180,7 @@ def _score_parsing(model, rows, name, layout, labels, flip, device) -> tuple[dic
     size = model.config.image_size
     metric, per_face, truths = FaceParsingF1(labels), [], []
     for (part, matrix), crops in _crops(rows, size, FACE_SCALES[name], device):
-        truth = torch.from_numpy(np.stack([row[layout] for row in part]))[:, None].float()
-        truth = warp_image(truth, matrix.float(), size, mode="nearest")[:, 0].long().numpy()
+        truth = _cropped_labels(part, matrix, size, layout).numpy()
         found = predict_logits(model, crops, layout, flip).argmax(dim=1).cpu().numpy()
         metric.update(found, truth)
         per_face += [_mean_f1(f, t, len(labels)) for f, t in zip(found, truth, strict=True)]

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from farl_hf.finetuning.augmentation import SYNTHETIC_AUGMENTATION, AugmentationConfig
 from farl_hf.finetuning.ema import ExponentialMovingAverage
 from farl_hf.finetuning.joint import JointBatch, JointFaRL, JointLossWeights
 from farl_hf.models.configuration_farl import FaRLConfig
@@ -32,6 +33,7 @@ class Stage:
         minutes: Of training, without evaluation.
         tasks: Whether the tasks are learnt, or only captions and masked patches (the paper's pre-training).
         masked_share: Share of each batch that has a masked copy.
+        augmentation: Of the crops.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Stage:
     minutes: float
     tasks: bool = True
     masked_share: float = 0.125
+    augmentation: AugmentationConfig = SYNTHETIC_AUGMENTATION
 
 
 @dataclass(frozen=True)
@@ -124,11 +127,11 @@ class TinyRun:
     def run(self) -> JointFaRL:
         """Trains to the end and returns the model with averaged weights."""
         while self.stage < len(self.settings.stages):
+            if self.stage_step == 0:
+                self._enter_stage()
             self._run_stage()
             self.stage += 1
             self.stage_step, self.stage_seconds = 0, 0.0
-            if self.stage < len(self.settings.stages):
-                self._enter_stage()
             self._save()
         self.ema.copy_to(self.joint)
         return self.joint.eval()
@@ -155,6 +158,7 @@ class TinyRun:
             settings.batch_size,
             stage.masked_share,
             settings.seed,
+            stage.augmentation,
         )
         total = stage.minutes * 60
         bar = tqdm(total=round(stage.minutes, 1), desc=stage.name, unit="min", mininterval=20)
