@@ -161,7 +161,8 @@ class TinyRun:
             stage.augmentation,
         )
         total = stage.minutes * 60
-        bar = tqdm(total=round(stage.minutes, 1), desc=stage.name, unit="min", mininterval=20)
+        layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} min"
+        bar = tqdm(total=stage.minutes, desc=stage.name, bar_format=layout, mininterval=20)
         looked = self.stage_seconds
         logged: dict[str, list[float]] = {}
         # The next batch is made in a thread while this one is learnt from.

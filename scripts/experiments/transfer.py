@@ -144,7 +144,9 @@ def finetune_once(
         save_strategy="no",
         report_to=[],
         logging_steps=50,
+        # Without a GPU it has to be told that it may.
         bf16=True,
+        use_cpu=not torch.cuda.is_available(),
         # A new head learns little in so few steps at the recipe's 1e-3; a linear layer alone needs more.
         learning_rate=1e-2 if task == "attributes" else 4e-3,
         seed=seed,

@@ -26,10 +26,10 @@ def test_from_nothing_to_a_family(tmp_path, monkeypatch):
     assert (tmp_path / "farl-tiny-worst.jpg").stat().st_size > 10_000
     with (tmp_path / "run/curve.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert {row["stage"] for row in rows} == {"pre-training", "joint, 64 px", "joint, 96 px"}
+    assert {row["stage"] for row in rows} == {"pre-training", "joint, 64 px", "joint, 96 px", "joint, 112 px"}
     monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path / "family"))
     model = AutoModelForKeypointDetection.from_pretrained(farl_hf.pretrained("farl-tiny-alignment"))
-    assert model.config.image_size == 96
+    assert model.config.image_size == 112
 
     # Everything is there: the same command only packs and scores again, to the same result.
     again = subprocess.run(command, capture_output=True, text=True)
