@@ -133,6 +133,16 @@ def test_each_option_does_something(option):
     assert any(not torch.allclose(picture, image, atol=1e-3) for picture in changed)
 
 
+def test_milder_augmentation_does_less_of_everything():
+    half = SYNTHETIC_AUGMENTATION.milder(0.5)
+    assert (half.shift, half.jpeg, half.flip) == (0.06, 0.15, 0.5)
+    assert half.reduction == pytest.approx(1 - (1 - SYNTHETIC_AUGMENTATION.reduction) / 2)
+    assert SYNTHETIC_AUGMENTATION.milder(1.0) == SYNTHETIC_AUGMENTATION
+    image = torch.from_numpy(np.random.default_rng(0).random((3, 24, 24), dtype=np.float32))
+    nothing = SYNTHETIC_AUGMENTATION.milder(0.0)
+    assert torch.allclose(augment_colours(image, nothing, np.random.default_rng(0)), image, atol=1e-5)
+
+
 @pytest.mark.parametrize("convention", ["farl", "facer"])
 def test_smooth_crops(convention):
     # Columns of black and white, four pixels of which fall into one of the crop.

@@ -79,7 +79,8 @@ def test_learning_tests_every_arm_once(learned, monkeypatch):
 
 def test_transfer_runs_every_combination_once(learned, tmp_path, monkeypatch):
     folder, _ = learned
-    monkeypatch.setattr(transfer, "COMBINATIONS", (("lora", 1.0),))
+    monkeypatch.setattr(transfer, "RATIOS", (1.0,))
+    monkeypatch.setattr(transfer, "TUNINGS", ("lora",))
     sizes = TransferSizes(train_faces=16, test_faces=8, steps=1, batch_size=8, seeds=1)
     results = run_transfer(folder, tmp_path, sizes, ["alignment", "attributes"])
     assert len(results["rows"]) == 2 * 2
@@ -90,6 +91,6 @@ def test_transfer_runs_every_combination_once(learned, tmp_path, monkeypatch):
     assert results["baselines"]["attributes"] > 0.5 and 0 < results["baselines"]["alignment"] < 1
     assert json.loads((tmp_path / "transfer.json").read_text())["rows"] == results["rows"]
     table = transfer_table(results).splitlines()
-    assert len(table) == 6 and table[-1].startswith("| attributes, mean accuracy | lora | 100 % | ")
+    assert len(table) == 6 and table[-1].startswith("| attributes, mean accuracy | 100 % | ")
     with pytest.raises(FileNotFoundError, match="no-training-1"):
         run_transfer(folder, tmp_path, replace(sizes, seeds=2), ["alignment"])

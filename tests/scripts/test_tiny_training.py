@@ -4,8 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from experiments.tiny_data import attributes_in_crop
 from experiments.tiny_training import Stage, TinyRun, TinyTraining
 from joint_cases import random_joint_batch
+
+from farl_hf.finetuning.augmentation import SYNTHETIC_AUGMENTATION
 
 SIZE = 64
 FACES = SimpleNamespace(attributes=["Male", "Smiling"])
@@ -39,3 +42,31 @@ def test_a_finished_run_goes_on_if_it_is_given_more_minutes(tmp_path, minutes, s
     run._save()
     again = TinyRun(settings(minutes), FACES, FACES, tmp_path)
     assert (again.stage, again.stage_seconds, again.seconds) == (stage, seconds, 90.0)
+
+
+def test_a_finished_run_goes_on_at_another_size(tmp_path, monkeypatch):
+    run = TinyRun(settings(1.0), FACES, FACES, tmp_path)
+    run.stage, run.step, run.seconds = 2, 40, 90.0
+    run._save()
+    milder = SYNTHETIC_AUGMENTATION.milder(0.5)
+    larger = TinyTraining(stages=(*settings(1.0).stages, Stage("larger", 96, 1.0, augmentation=milder)))
+    again = TinyRun(larger, FACES, FACES, tmp_path)
+    seen = []
+    monkeypatch.setattr(TinyRun, "_run_stage", lambda self: seen.append(self.joint.config.image_size))
+    again.run()
+    assert seen == [96] and torch.load(tmp_path / "state.pt", weights_only=True)["size"] == 96
+    patches = (96 // again.joint.config.vision_config.patch_size) ** 2
+    table = again.ema.average["dual.vision_model.embeddings.position_embedding.weight"]
+    assert len(table) == 1 + patches
+
+
+def test_what_is_worn_outside_of_a_crop_does_not_hold():
+    names = ["Male", "Wearing_Necklace", "Eyeglasses"]
+    labels = torch.zeros(3, 8, 8, dtype=torch.long)
+    labels[0, 0, :4] = 18
+    labels[1, 0, :4] = 15
+    labels[2, 0, :2] = 18  # too little to be seen
+    held = attributes_in_crop(torch.ones(3, 3, dtype=torch.bool), names, labels)
+    assert held.tolist() == [[True, True, False], [True, False, True], [True, False, False]]
+    never = attributes_in_crop(torch.zeros(3, 3, dtype=torch.bool), names, labels)
+    assert not never.any()

@@ -279,6 +279,30 @@ def test_darker_tones_look_darker():
     assert light > dark + 40
 
 
+def test_bags_and_blushes_are_faint_or_clear():
+    """Nobody is in between, so that what the attribute says can be seen; a clear one darkens or reddens its place."""
+    people = [sample_person(i) for i in range(200)]
+    for values in ([p.blush for p in people], [p.details["dark_circles"] for p in people]):
+        clear = np.array(values) >= 0.7
+        assert 0.15 < clear.mean() < 0.35 and np.array(values)[~clear].max() <= 0.4
+    person, config = average_person()
+    person = dataclasses.replace(person, skin_tone=0.2)
+    plain, bags, rosy = (
+        render_person(dataclasses.replace(person, blush=blush, details={"dark_circles": dark}), 0, config, pose=(0, 0, 0))
+        for blush, dark in ((0.0, 0.0), (0.0, 0.85), (0.85, 0.0))
+    )
+    for sample, name in ((bags, "Bags_Under_Eyes"), (rosy, "Rosy_Cheeks")):
+        assert sample.faces[0].attributes[name] and not plain.faces[0].attributes[name]
+    points = plain.faces[0].landmarks[68]
+    x, y = np.round(points[36:42].mean(axis=0) + (0, 9)).astype(int)
+    under = [sample.image[y - 2 : y + 3, x - 4 : x + 5].mean() for sample in (plain, bags)]
+    assert under[1] < 0.9 * under[0]
+    x, y = np.round((points[36:42].mean(axis=0) + points[48]) / 2).astype(int)
+    cheeks = [sample.image[y - 4 : y + 5, x - 6 : x + 7].mean(axis=(0, 1)) for sample in (plain, rosy)]
+    redness = [cheek[0] / cheek[1] for cheek in cheeks]
+    assert redness[1] > 1.05 * redness[0]
+
+
 def test_one_person_in_many_views():
     person = sample_person(9)
     config = SyntheticFaceConfig(image_size=96)
