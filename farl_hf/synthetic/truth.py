@@ -99,7 +99,7 @@ def _visible(
     return result
 
 
-# Of 400 faces as farl-tiny is trained on (96 px) a fifth has a wider nose, thicker lips, wider cheeks, larger brows
+# Of 400 faces as farl-tiny was trained on (96 px) a fifth has a wider nose, thicker lips, wider cheeks, larger brows
 # than these; a seventh has eyes that are open less; the smallest earrings are a few pixels of a face and cannot be
 # seen. In units of `proportions`, brows and earrings as areas in the picture.
 _BIG_NOSE, _BIG_LIPS, _WIDE_CHEEKS, _BUSHY_BROWS, _NARROW_EYES, _EARRING = 0.379, 0.195, 1.22, 0.072, 0.22, 0.004

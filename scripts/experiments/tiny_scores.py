@@ -97,7 +97,9 @@ def score_family(
     size = models["farl-tiny-attributes"].config.image_size
     for (part, matrix), crops in _crops(rows, size, FACE_SCALES["farl-tiny-attributes"], device):
         labels = _cropped_labels(part, matrix, size, "celebamask_hq")
-        truths.append(attributes_in_crop(torch.from_numpy(np.stack([r["attributes"] for r in part])), faces.attributes, labels))
+        truths.append(
+            attributes_in_crop(torch.from_numpy(np.stack([r["attributes"] for r in part])), faces.attributes, labels)
+        )
         logits.append(flip_average(lambda x: models["farl-tiny-attributes"](x).logits, crops, flip).cpu())
         embeds.append(
             flip_average(lambda x: models["farl-tiny"].get_image_features(x).pooler_output, crops, flip).cpu()

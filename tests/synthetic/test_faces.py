@@ -288,7 +288,9 @@ def test_bags_and_blushes_are_faint_or_clear():
     person, config = average_person()
     person = dataclasses.replace(person, skin_tone=0.2)
     plain, bags, rosy = (
-        render_person(dataclasses.replace(person, blush=blush, details={"dark_circles": dark}), 0, config, pose=(0, 0, 0))
+        render_person(
+            dataclasses.replace(person, blush=blush, details={"dark_circles": dark}), 0, config, pose=(0, 0, 0)
+        )
         for blush, dark in ((0.0, 0.0), (0.0, 0.85), (0.85, 0.0))
     )
     for sample, name in ((bags, "Bags_Under_Eyes"), (rosy, "Rosy_Cheeks")):
