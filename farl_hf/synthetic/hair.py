@@ -132,9 +132,8 @@ def hair_shells(
             np.round(3 + 9 * curl) * turn + waves[0] + (2 + 8 * curl) * rows
         ) * np.sin(7 * rows + waves[1] + 2 * turn)
         beyond = np.clip(rows - on_skull[:, None], 0, None) / np.maximum(1 - on_skull, 1e-6)[:, None] * drop[:, None]
-        swing = (
-            (0.005 + 0.013 * curl) * np.sin(beyond * (30 + 40 * curl) + waves[2] + 3 * turn) * np.minimum(beyond * 8, 1)
-        )
+        swing = np.sin(beyond * (30 + 40 * curl) + waves[2] + 3 * turn) * np.minimum(beyond * 8, 1)
+        swing = (0.005 + 0.013 * curl) * swing
         inwards = -0.25 * beyond * (1 if style == "bob" else 0.4)
         flat = outwards - (outwards @ axis_down)[..., None] * axis_down
         grid = base + outwards * (thick * bumps)[..., None] + beyond[..., None] * axis_down

@@ -161,8 +161,8 @@ tags:
 # farl-tiny
 
 A family of small FaRL models that comes with the package: one tower (a stem of two convolutions, four layers of width
-192, patch 8, 112 px) with a text tower for zero shot, two face parsers, two landmark models and an attribute model. They
-were trained on generated faces only, by the package's own generator and scripts, so nobody's photo is in them: MIT,
+192, patch 8, 112 px) with a text tower for zero shot, two face parsers, two landmark models and an attribute model.
+They were trained on generated faces only, by the package's own generator and scripts, so nobody's photo is in them: MIT,
 weights included.
 
 ```python
@@ -192,8 +192,8 @@ of {faces:,} pictures that were drawn while it trained (it began with the first 
   in turns, binary cross-entropy of attributes, from the attribute head and from what captions are matched with, the
   mean of the patches. An eighth of each batch has a masked copy. Parsers and aligners share neck and head but for the
   last layer.
-* **From small to large.** 64 px first (where a step costs a third), then 96 px, 112 px at the end, with the position table resized as
-  FaRL does between pre-training and fine-tuning.
+* **From small to large.** 64 px first (where a step costs a third), then 96 px, 112 px at the end, with the position
+  table resized as FaRL does between pre-training and fine-tuning.
 * **Augmentation.** `SYNTHETIC_AUGMENTATION` of `farl_hf.finetuning.augmentation`: jittered crops, light, colour, blur,
   reduction, noise, patches, JPEG, mirror images; at 112 px two thirds as strong.
 * **Weights** are exponential averages, stored in float16, and load as float32.

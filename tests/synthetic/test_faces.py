@@ -296,7 +296,7 @@ def test_bags_and_blushes_are_faint_or_clear():
     for sample, name in ((bags, "Bags_Under_Eyes"), (rosy, "Rosy_Cheeks")):
         assert sample.faces[0].attributes[name] and not plain.faces[0].attributes[name]
     points = plain.faces[0].landmarks[68]
-    x, y = np.round(points[36:42].mean(axis=0) + (0, 9)).astype(int)
+    x, y = np.round(points[36:42].mean(axis=0) + np.array([0, 9])).astype(int)
     under = [sample.image[y - 2 : y + 3, x - 4 : x + 5].mean() for sample in (plain, bags)]
     assert under[1] < 0.9 * under[0]
     x, y = np.round((points[36:42].mean(axis=0) + points[48]) / 2).astype(int)
