@@ -162,8 +162,8 @@ tags:
 
 A family of small FaRL models that comes with the package: one tower (a stem of two convolutions, four layers of width
 192, patch 8, 112 px) with a text tower for zero shot, two face parsers, two landmark models and an attribute model.
-They were trained on generated faces only, by the package's own generator and scripts, so nobody's photo is in them: MIT,
-weights included.
+They were trained on generated faces only, by the package's own generator and scripts, so nobody's photo is in them:
+MIT, weights included.
 
 ```python
 import farl_hf

@@ -101,13 +101,13 @@ def test_auto_classes(name):
     folder = farl_hf.pretrained(name)
     model = KINDS[name].from_pretrained(folder)
     assert model.dtype == torch.float32
-    assert AutoConfig.from_pretrained(folder).image_size == 96
+    assert AutoConfig.from_pretrained(folder).image_size == 112
     processor = (
         AutoProcessor.from_pretrained(folder) if name == "farl-tiny" else AutoImageProcessor.from_pretrained(folder)
     )
     assert processor is not None
     half = KINDS[name].from_pretrained(folder, dtype=torch.bfloat16).eval()
-    pixels = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    pixels = torch.randn(2, 3, 112, 112, generator=torch.Generator().manual_seed(0))
 
     def answer(m, x):
         with torch.no_grad():
@@ -128,7 +128,7 @@ def test_remote_code(tmp_path):
         "import torch\n"
         "from transformers import AutoModelForKeypointDetection\n"
         f"m = AutoModelForKeypointDetection.from_pretrained({str(folder)!r}, trust_remote_code=True)\n"
-        "print(tuple(m(torch.zeros(1, 3, 96, 96)).landmarks.shape))"
+        "print(tuple(m(torch.zeros(1, 3, 112, 112)).landmarks.shape))"
     )
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
