@@ -195,7 +195,7 @@ of {faces:,} pictures that were drawn while it trained (it began with the first 
 * **From small to large.** 64 px first (where a step costs a third), then 96 px, 112 px at the end, with the position
   table resized as FaRL does between pre-training and fine-tuning.
 * **Augmentation.** `SYNTHETIC_AUGMENTATION` of `farl_hf.finetuning.augmentation`: jittered crops, light, colour, blur,
-  reduction, noise, patches, JPEG, mirror images; at 112 px two thirds as strong.
+  reduction, noise, patches, JPEG, mirror images; at 112 px all but the jitter two thirds as strong.
 * **Weights** are exponential averages, stored in float16, and load as float32.
 
 ## Generated faces that it never saw
