@@ -15,7 +15,7 @@ _DISTANCES: dict[str, dict[str, tuple[list[int], list[int]]]] = {
 }
 # Outer corners of the eyes in the layouts of iBUG, WFLW, LaPa and AFLW, by their number of landmarks: what own data
 # of that number are taken for.
-_EYE_CORNERS = {68: (36, 45), 98: (60, 72), 106: (66, 79), 19: (6, 11)}
+OUTER_EYE_CORNERS = {68: (36, 45), 98: (60, 72), 106: (66, 79), 19: (6, 11)}
 # The threshold and the normaliser of AUC and failure rate that the original reports.
 _CURVES = {"wflw": ("inter_ocular", 0.1, "10"), "aflw19": ("box", 0.07, "7")}
 
@@ -54,8 +54,8 @@ def _distances(dataset: str, num_landmarks: int | None) -> dict[str, tuple[list[
     """Normalisers of a data set, the one that models are compared by first."""
     if dataset not in _DISTANCES:
         raise ValueError(f"Unknown data set {dataset!r}: choose one of {', '.join(_DISTANCES)}.")
-    if dataset == "own" and num_landmarks in _EYE_CORNERS:
-        first, second = _EYE_CORNERS[num_landmarks]
+    if dataset == "own" and num_landmarks in OUTER_EYE_CORNERS:
+        first, second = OUTER_EYE_CORNERS[num_landmarks]
         return {"inter_ocular": ([first], [second]), **_DISTANCES["own"]}
     return _DISTANCES[dataset]
 

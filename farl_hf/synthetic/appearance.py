@@ -150,7 +150,7 @@ def face_maps() -> np.ndarray:
         maps[6] = np.maximum(maps[6], strength * np.exp(-((_distance(half, line) / width) ** 2)))
     lid = _distance(half, mm((20, -2), (27, -8), (36, -9), (46, -3)))
     maps[7] = np.exp(-((lid / 0.006) ** 2)) * soft(grid[..., 1] - 0.004, 0.002)
-    maps[8] = np.exp(-((_distance(half, mm((20, 10), (28, 13), (38, 11))) / 0.006) ** 2))
+    maps[8] = np.exp(-((_distance(half, mm((20, 10), (28, 13), (38, 11))) / 0.0065) ** 2))
     contact = np.array(CONTACT) / 1000
     maps[9] = np.interp(mirrored, contact[:, 0], contact[:, 1]) + 0.0004
     return maps

@@ -263,7 +263,7 @@ def skin_colour(scene: Scene, p: int, c: wp.vec3, ear: float, lid: float):
             if c[1] > -0.018 and c[1] < 0.041:
                 # Farther from the eyes the shade under them is less than a rounding error.
                 under = fetch(scene.maps, 8, c[0], c[1]) * front
-                colour = wp.cw_mul(colour, wp.lerp(wp.vec3(1.0), wp.vec3(0.58, 0.46, 0.53), under * table[p, 30]))
+                colour = wp.cw_mul(colour, wp.lerp(wp.vec3(1.0), wp.vec3(0.42, 0.32, 0.38), under * table[p, 30]))
             if table[p, 23] > 0.0:
                 shadow = fetch(scene.maps, 7, c[0], c[1]) * front * table[p, 23]
                 colour = wp.lerp(colour, row3(table, p, 24), shadow * 0.7)

@@ -355,8 +355,8 @@ def sample_person(rng: np.random.Generator | int, config: SyntheticFaceConfig | 
 
 
 def _faint_or_clear(share: float) -> float:
-    """An even number in [0, 1] to a strength that is either faint (0 to 0.4, for three of four) or clear (0.7 to 1)."""
-    return share / 0.75 * 0.4 if share < 0.75 else 0.7 + (share - 0.75) / 0.25 * 0.3
+    """An even number in [0, 1] to a strength that is faint (0 to 0.3, for three of four) or clear (0.75 to 1)."""
+    return share / 0.75 * 0.3 if share < 0.75 else share
 
 
 def _without(person: Person, config: SyntheticFaceConfig) -> Person:

@@ -173,7 +173,7 @@ def attributes(head: Head, rendering: Rendering, points: np.ndarray, focal: floa
         "Rosy_Cheeks": who.blush > 0.5 and who.skin_tone < 0.6,
         "Sideburns": who.sideburns and not covered,
         "Smiling": who.smiling,
-        "Straight_Hair": haired and who.hair_style in ("short", "bob", "long", "tied"),
+        "Straight_Hair": haired and who.hair_style not in CURLED_STYLES,
         "Wavy_Hair": haired and who.hair_style in CURLED_STYLES,
         "Wearing_Earrings": (labels == 17).sum() > _EARRING * square,
         "Wearing_Hat": bool((labels == 16).any()),

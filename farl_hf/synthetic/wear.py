@@ -225,7 +225,7 @@ def _chest() -> np.ndarray:
 def necklace(person: Person, vertices: np.ndarray, axis: np.ndarray) -> Mesh:
     """A chain that lies on the chest: vertices (V, 3) of head and body, and a point (3,) inside of the neck."""
     model = head_model()
-    low = 0.165 + 0.05 * person.details.get("length", 0.5)
+    low = 0.155 + 0.045 * person.details.get("length", 0.5)
     turn = np.linspace(-2.3, 2.3, 40)
     neutral = model.neutral
     skin = _chest()
@@ -243,7 +243,7 @@ def necklace(person: Person, vertices: np.ndarray, axis: np.ndarray) -> Mesh:
     smooth = surface + outwards * 0.004
     for _ in range(3):
         smooth[1:-1] = 0.25 * smooth[:-2] + 0.5 * smooth[1:-1] + 0.25 * smooth[2:]
-    return tube(smooth, 0.0016 + 0.0016 * person.details.get("volume", 0.5), sides=5)
+    return tube(smooth, 0.002 + 0.003 * person.details.get("volume", 0.5), sides=5)
 
 
 def occluder(rng: np.random.Generator, face: np.ndarray, scale: float) -> tuple[str, list[Mesh]]:

@@ -17,15 +17,10 @@ from transformers import PreTrainedModel
 from farl_hf.datasets.labels import CELEBAMASK_HQ_LABELS
 from farl_hf.inference.detection import YuNetDetector
 from farl_hf.metrics import FaceParsingF1
-from farl_hf.models.geometry_farl import (
-    box_crop_matrix,
-    crop_to_photo,
-    face_align_matrix,
-    photo_to_crop,
-    warp_image_smoothly,
-)
+from farl_hf.models.geometry_farl import crop_to_photo, face_align_matrix, photo_to_crop, warp_image_smoothly
 from farl_hf.models.image_processing_farl import FaRLFaceImageProcessor, to_rgb_tensor
 
+from .tiny_data import box_matrix
 from .tiny_scores import normalise, predict_landmarks, predict_logits
 
 # Side of the square crop over the longer side of the points' box, of the protocol.
@@ -81,10 +76,7 @@ def score_keypoints(model: PreTrainedModel, repository: Path, face_scale: float,
     shapes, spans = [], []
     for image, points in keypoint_frames(repository):
         pixels, truth = to_rgb_tensor(image), torch.from_numpy(points).double() + 0.5
-        middle = (truth.amin(dim=0) + truth.amax(dim=0)) / 2
-        half = (truth.amax(dim=0) - truth.amin(dim=0)).max() / 2
-        matrix = box_crop_matrix(torch.cat([middle - half, middle + half]), size, 1 / _BOX_MARGIN)
-        matrix[:2, 2] += 0.5
+        matrix = box_matrix(truth, size, _BOX_MARGIN)
         span = float((truth[36] - truth[45]).norm())
         shapes.append(photo_to_crop(truth, matrix, size))
         spans.append(span * float(matrix[0, 0]))

@@ -12,6 +12,7 @@ from farl_hf.datasets.labels import CELEBAMASK_HQ_LABELS, LAPA_LABELS
 from farl_hf.finetuning.augmentation import flip_landmarks
 from farl_hf.finetuning.joint import FACE_SCALES
 from farl_hf.metrics import FaceParsingF1
+from farl_hf.metrics.landmarks import OUTER_EYE_CORNERS
 from farl_hf.models.geometry_farl import face_align_matrix, photo_to_crop, warp_image
 
 from .learning import area_under_curve, embed_texts
@@ -164,7 +165,7 @@ def _cropped_labels(rows: list[dict], matrix: torch.Tensor, size: int, layout: s
 def _score_landmarks(model, rows, name, layout, flip, device) -> tuple[np.ndarray, float]:
     size = model.config.image_size
     errors, shapes, spans = [], [], []
-    outer = (36, 45) if layout == 68 else (60, 72)
+    outer = OUTER_EYE_CORNERS[layout]
     for (part, matrix), crops in _crops(rows, size, FACE_SCALES[name], device):
         truth = torch.from_numpy(np.stack([row[f"points_{layout}"] for row in part])).double() + 0.5
         truth = (photo_to_crop(truth, matrix, size) / size).float()

@@ -78,6 +78,23 @@ def test_true_captions_win_over_contrary_ones(joint):
     assert loss.item() == pytest.approx(-logits.log_softmax(dim=1)[:, 0].mean().item(), rel=1e-4)
 
 
+def test_distances_count_in_units_of_the_eyes(joint):
+    """The same mistake in pixels weighs more on a face whose eyes are near to each other, down to a least unit."""
+    features = torch.zeros(BATCH, 8, SIZE, SIZE)
+    batch = random_batch()
+    joint.eval()
+    losses = []
+    for apart in (0.4, 0.2, 0.1, 0.001):
+        points = torch.full((BATCH, 68, 2), 0.25)
+        points[:, 36] = torch.tensor([0.5 - apart / 2, 0.25])
+        points[:, 45] = torch.tensor([0.5 + apart / 2, 0.25])
+        batch.landmarks[68] = points
+        losses.append(joint._alignment_loss(features, batch, 68).item())
+    assert losses[1] / losses[0] == pytest.approx(2, rel=0.2)
+    assert losses[2] / losses[1] == pytest.approx(2, rel=0.2)
+    assert losses[3] == pytest.approx(losses[2], rel=0.02)
+
+
 def test_dice_is_the_missing_share_of_f1():
     labels = torch.tensor([[[0, 1, 1, 2]]])
     sure = 40 * torch.nn.functional.one_hot(labels, 4).permute(0, 3, 1, 2).float()

@@ -283,8 +283,8 @@ def test_bags_and_blushes_are_faint_or_clear():
     """Nobody is in between, so that what the attribute says can be seen; a clear one darkens or reddens its place."""
     people = [sample_person(i) for i in range(200)]
     for values in ([p.blush for p in people], [p.details["dark_circles"] for p in people]):
-        clear = np.array(values) >= 0.7
-        assert 0.15 < clear.mean() < 0.35 and np.array(values)[~clear].max() <= 0.4
+        clear = np.array(values) >= 0.75
+        assert 0.15 < clear.mean() < 0.35 and np.array(values)[~clear].max() <= 0.3
     person, config = average_person()
     person = dataclasses.replace(person, skin_tone=0.2)
     plain, bags, rosy = (
@@ -298,7 +298,7 @@ def test_bags_and_blushes_are_faint_or_clear():
     points = plain.faces[0].landmarks[68]
     x, y = np.round(points[36:42].mean(axis=0) + np.array([0, 9])).astype(int)
     under = [sample.image[y - 2 : y + 3, x - 4 : x + 5].mean() for sample in (plain, bags)]
-    assert under[1] < 0.9 * under[0]
+    assert under[1] < 0.8 * under[0]
     x, y = np.round((points[36:42].mean(axis=0) + points[48]) / 2).astype(int)
     cheeks = [sample.image[y - 4 : y + 5, x - 6 : x + 7].mean(axis=(0, 1)) for sample in (plain, rosy)]
     redness = [cheek[0] / cheek[1] for cheek in cheeks]
