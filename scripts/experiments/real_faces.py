@@ -68,34 +68,58 @@ def score_keypoints(model: PreTrainedModel, repository: Path, face_scale: float,
     its longer side), `aligned` with a second pass on the five-point crop that follows from the first, `mirrored` with
     a third that is averaged with its mirror image, and the `mean_shape` of all crops, which does not look. `flip`
     averages all of them so.
+
+    `shift` is how far to the right of what they mark the annotations lie, in percent of the same distance, and
+    `shift_error` its standard error: half of the difference between what a frame and its mirror image are off by, in
+    which the model's own leaning cancels. `unshifted` is `aligned` without it.
     """
-    size = model.config.image_size
     passes = {"box": flip, "aligned": flip, "mirrored": True}
-    errors: dict[str, list[float]] = {name: [] for name in passes}
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in passes}
-    shapes, spans = [], []
+    distances: dict[str, list[np.ndarray]] = {name: [] for name in passes}
+    shapes, spans, offsets, shifts = [], [], [], []
     for image, points in keypoint_frames(repository):
         pixels, truth = to_rgb_tensor(image), torch.from_numpy(points).double() + 0.5
-        matrix = box_matrix(truth, size, _BOX_MARGIN)
         span = float((truth[36] - truth[45]).norm())
-        shapes.append(photo_to_crop(truth, matrix, size))
+        matrix = box_matrix(truth, model.config.image_size, _BOX_MARGIN)
+        shapes.append(photo_to_crop(truth, matrix, model.config.image_size))
         spans.append(span * float(matrix[0, 0]))
-        for name, mirrored in passes.items():
-            crop = normalise(warp_image_smoothly(pixels, matrix[None].float(), size))
-            found = predict_landmarks(model, crop, mirrored)[0].double() * size
-            found = crop_to_photo(found, matrix, size)
-            distances = (found - truth).norm(dim=-1) / span
-            errors[name].append(float(distances.mean()))
-            parts[name].append(distances.numpy())
-            matrix = face_align_matrix(five_points(found), size, face_scale)
+        found = _look_again(model, pixels, truth, face_scale, list(passes.values()))
+        for name, one in zip(passes, found, strict=True):
+            distances[name].append(((one - truth).norm(dim=-1) / span).numpy())
+        mirrored_truth = truth * torch.tensor([-1.0, 1.0]) + torch.tensor([float(image.width), 0.0])
+        mirrored = _look_again(model, pixels.flip(-1), mirrored_truth, face_scale, [flip, flip])[1]
+        offsets.append((found[1] - truth) / span)
+        # Means of all points, so their order does not matter.
+        shifts.append(float(((mirrored - mirrored_truth) - (found[1] - truth)).mean(dim=0)[0] / span / 2))
     shapes = torch.stack(shapes)
     never = (shapes - shapes.mean(dim=0)).norm(dim=-1).mean(dim=-1) / torch.tensor(spans)
     by_part = {
-        name: {part: 100 * float(np.stack(parts[name])[:, rows].mean()) for part, rows in _PARTS.items()}
-        for name in parts
+        name: {part: 100 * float(np.stack(distances[name])[:, rows].mean()) for part, rows in _PARTS.items()}
+        for name in passes
     }
-    scores = {name: 100 * float(np.mean(values)) for name, values in errors.items()}
-    return {**scores, "mean_shape": 100 * float(never.mean()), "by_part": by_part, "frames": len(spans)}
+    shift = torch.tensor([float(np.mean(shifts)), 0.0])
+    return {
+        **{name: 100 * float(np.mean(values)) for name, values in distances.items()},
+        "shift": 100 * float(shift[0]),
+        "shift_error": 100 * float(np.std(shifts)) / len(shifts) ** 0.5,
+        "unshifted": 100 * float((torch.stack(offsets) + shift).norm(dim=-1).mean()),
+        "mean_shape": 100 * float(never.mean()),
+        "by_part": by_part,
+        "frames": len(spans),
+    }
+
+
+def _look_again(
+    model: PreTrainedModel, pixels: torch.Tensor, truth: torch.Tensor, face_scale: float, flips: list[bool]
+) -> list[torch.Tensor]:
+    """Landmarks of one pass for each of `flips`, the first on the protocol's crop, the others on five-point crops."""
+    size, passes = model.config.image_size, []
+    matrix = box_matrix(truth, size, _BOX_MARGIN)
+    for flip in flips:
+        crop = normalise(warp_image_smoothly(pixels, matrix[None].float(), size))
+        found = crop_to_photo(predict_landmarks(model, crop, flip)[0].double() * size, matrix, size)
+        passes.append(found)
+        matrix = face_align_matrix(five_points(found), size, face_scale)
+    return passes
 
 
 _PARTS = {

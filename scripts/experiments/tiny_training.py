@@ -162,7 +162,8 @@ class TinyRun:
         )
         total = stage.minutes * 60
         layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} min"
-        bar = tqdm(total=stage.minutes, desc=stage.name, bar_format=layout, mininterval=20)
+        done = self.stage_seconds / 60
+        bar = tqdm(total=stage.minutes, initial=done, desc=stage.name, bar_format=layout, mininterval=20)
         looked = self.stage_seconds
         logged: dict[str, list[float]] = {}
         # The next batch is made in a thread while this one is learnt from.
