@@ -8,8 +8,9 @@ Speed and memory, side by side in one run with what people use otherwise.
 Suites: parsing and alignment (against the original's networks, written plainly), clip (against CLIPModel and
 open_clip), pretrain (against open_clip), flags (of a pre-training step, on against off), data (readers against
 webdataset and datasets, training faces against torchvision and OpenCV), pipeline (around the network), memory,
-synthetic (generated faces of one call against one by one). The two sides compute the same, which is checked first, and
-take turns; times are medians, ratio is reference over ours.
+synthetic (generated faces of one call against one by one), small (training steps of the small presets against a
+plain convolutional network). The two sides compute the same, which is checked first where it can be, and take turns;
+times are medians, ratio is reference over ours.
 """
 
 import argparse
@@ -22,14 +23,14 @@ from itertools import chain
 from pathlib import Path
 
 import torch
-from benchmarks.finetuning_suites import training_face_cases
+from benchmarks.finetuning_suites import small_step_cases, training_face_cases
 from benchmarks.measuring import Case, describe_machine, markdown_table, peak_memory, run_cases, write_json
 from benchmarks.network_suites import QUICK, Scale, clip_cases, dense_cases, memory_cases, pipeline_cases
 from benchmarks.pretraining_suites import data_cases, flag_cases, pretrain_cases
 from benchmarks.synthetic_suite import synthetic_cases
 from transformers.utils import logging
 
-SUITES = ("parsing", "alignment", "clip", "pipeline", "memory", "data", "pretrain", "flags", "synthetic")
+SUITES = ("parsing", "alignment", "clip", "pipeline", "memory", "data", "pretrain", "flags", "synthetic", "small")
 
 
 def cases_of(suite: str, quick: bool) -> Iterator[Case]:
@@ -42,6 +43,8 @@ def cases_of(suite: str, quick: bool) -> Iterator[Case]:
         return chain(readers, training_face_cases(96, 4) if quick else training_face_cases())
     if suite == "synthetic":
         return synthetic_cases((64,), 2) if quick else synthetic_cases()
+    if suite == "small":
+        return small_step_cases(32, 2) if quick else small_step_cases()
     cases = {"clip": clip_cases, "pretrain": pretrain_cases, "flags": flag_cases}
     return {**cases, "pipeline": pipeline_cases, "memory": memory_cases}[suite](scale)
 

@@ -1,4 +1,7 @@
-"""Part of the suite `data`: what one augmented training face costs, against chains of torchvision and of OpenCV."""
+"""
+Part of the suite `data`: what one augmented training face costs, against chains of torchvision and of OpenCV; and the
+suite `small`: training steps of the small presets.
+"""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,12 +13,15 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 from torchvision.transforms import v2
 from torchvision.tv_tensors import Mask
 
 from farl_hf.finetuning import BENCHMARKS
 from farl_hf.finetuning.faces import FaceRows, TrainingFaces
+from farl_hf.models.configuration_farl import FaRLConfig
 from farl_hf.models.image_processing_farl import FaRLFaceImageProcessor
+from farl_hf.models.modeling_farl import FaRLForFaceAlignment
 
 from .measuring import Case
 
@@ -34,6 +40,48 @@ def training_face_cases(size: int = 448, faces: int = 20) -> Iterator[Case]:
     for library, goal in (("torchvision", 0.8), ("OpenCV", 0.3)):
         name = f"{faces} augmented LaPa faces of {size} px, against an affine chain of {library}"
         yield Case("data", name, partial(_augmented_faces, size, faces, library), tolerance=None, goal=goal)
+
+
+def small_step_cases(size: int = 64, batch: int = 32) -> Iterator[Case]:
+    """A step of landmarks with the small presets against a plain convolutional network of about as many parameters."""
+    for preset in ("tiny", "farl-tiny"):
+        for precision in ("fp32", "bf16"):
+            name = f"alignment step of {preset} at {size} px, batch {batch}, {precision}, against convolutions alone"
+            yield Case("small", name, partial(_small_step, preset, size, batch, precision), tolerance=None)
+
+
+def _small_step(preset: str, size: int, batch: int, precision: str, side: str) -> Function:
+    torch.manual_seed(0)
+    if side == "ours":
+        model = FaRLForFaceAlignment(FaRLConfig.from_preset(preset, image_size=size, num_landmarks=68)).train()
+        loss_of = lambda pixels, labels: model(pixel_values=pixels, labels=labels).loss  # noqa: E731
+    else:
+        model = _plain_landmarks(size).train()
+        loss_of = lambda pixels, labels: nn.functional.l1_loss(model(pixels).float(), labels)  # noqa: E731
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    pixel_values, labels = torch.randn(batch, 3, size, size), torch.rand(batch, 68, 2)
+
+    def step() -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            loss = loss_of(pixel_values, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def _plain_landmarks(size: int) -> nn.Module:
+    """1.3 M parameters at 64 px: four halvings, two layers each, and coordinates from what is left."""
+    layers: list[nn.Module] = []
+    before = 3
+    for width in (32, 64, 128, 192):
+        for stride in (1, 2):
+            layers += [nn.Conv2d(before, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            before = width
+    left = before * (size // 16) ** 2
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(left, 136), nn.Unflatten(1, (68, 2)))
 
 
 @cache

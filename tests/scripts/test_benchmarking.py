@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pytest
 import torch
-from benchmarks.finetuning_suites import training_face_cases
+from benchmarks.finetuning_suites import small_step_cases, training_face_cases
 from benchmarks.measuring import Case, Row, describe_machine, markdown_table, measure, write_json
 from benchmarks.network_suites import Scale, clip_cases, dense_cases, pipeline_cases, seeded_dense_model
 from benchmarks.pretraining_suites import data_cases, pretrain_cases
@@ -58,6 +58,7 @@ CASES = {
     "data": lambda: [*data_cases((64,), 100), *training_face_cases(96, 2)],
     "pipeline": lambda: pipeline_cases(SCALE, faces=2, photos=2),
     "synthetic": lambda: synthetic_cases((48,), 2),
+    "small": lambda: small_step_cases(32, 2),
 }
 
 
