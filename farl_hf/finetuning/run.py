@@ -68,7 +68,7 @@ def finetune(config: FinetuneConfig, arguments: TrainingArguments | None = None)
         processing_class=processor,
     )
     if arguments.device.type == "cpu":
-        keep_freed_memory()
+        prepare_for_cpu(model, arguments.bf16)
     trainable, total = count_parameters(model)
     logger.info(
         "%s: %s of %s parameters are trained (%s).", benchmark.name, f"{trainable:,}", f"{total:,}", config.tuning
@@ -100,6 +100,16 @@ def finetune(config: FinetuneConfig, arguments: TrainingArguments | None = None)
         (output / "results.json").write_text(json.dumps(asdict(result), indent=2))
         write_card(output, output.name, results=f"## Results\n\n{results_table(result)}")
     return result
+
+
+def prepare_for_cpu(model: nn.Module, bf16: bool) -> None:
+    """
+    What makes training on a CPU faster: freed memory is kept, and attention in bfloat16 is computed in separate steps,
+    because the fused kernel of torch 2.14 takes longer there, by little in large towers and by half in small ones.
+    """
+    keep_freed_memory()
+    if bf16:
+        model.set_attn_implementation("eager")
 
 
 def _test(trainer: FaRLTrainer, faces: FaceRows, skip_bad: bool) -> tuple[dict, dict]:

@@ -19,6 +19,7 @@ from torchvision.tv_tensors import Mask
 
 from farl_hf.finetuning import BENCHMARKS
 from farl_hf.finetuning.faces import FaceRows, TrainingFaces
+from farl_hf.finetuning.run import prepare_for_cpu
 from farl_hf.models.configuration_farl import FaRLConfig
 from farl_hf.models.image_processing_farl import FaRLFaceImageProcessor
 from farl_hf.models.modeling_farl import FaRLForFaceAlignment
@@ -54,6 +55,7 @@ def _small_step(preset: str, size: int, batch: int, precision: str, side: str) -
     torch.manual_seed(0)
     if side == "ours":
         model = FaRLForFaceAlignment(FaRLConfig.from_preset(preset, image_size=size, num_landmarks=68)).train()
+        prepare_for_cpu(model, precision == "bf16")
         loss_of = lambda pixels, labels: model(pixel_values=pixels, labels=labels).loss  # noqa: E731
     else:
         model = _plain_landmarks(size).train()

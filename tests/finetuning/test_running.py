@@ -357,3 +357,21 @@ def test_memory_is_told_without_the_module_that_windows_lacks(monkeypatch):
         for node in ast.parse(path.read_text()).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             assert not {"resource", "fcntl"} & set(names), path
+
+
+@pytest.mark.parametrize(("bf16", "attention"), [(True, "eager"), (False, "sdpa")])
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_attention_on_a_cpu_in_bfloat16_is_computed_in_steps(
+    base_model, tmp_path, monkeypatch, tuning, bf16, attention
+):
+    class Stopped(Exception):
+        pass
+
+    def stop(trainer, **options):
+        raise Stopped(trainer.model.config._attn_implementation)
+
+    monkeypatch.setattr(FaRLTrainer, "train", stop)
+    data_dir = make_lapa(tmp_path, {"train": 4, "val": 2})
+    config = settings(base_model, data_dir, tuning=tuning)
+    with pytest.raises(Stopped, match=attention):
+        finetune(config, arguments(config, tmp_path / "out", bf16=bf16))
