@@ -57,7 +57,7 @@ class JointLossWeights:
     contrary: float = 1.0
     mim: float = 0.1
     parsing: float = 2.0
-    dice: float = 2.0
+    dice: float = 4.0
     alignment: float = 40.0
     attributes: float = 4.0
 

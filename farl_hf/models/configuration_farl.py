@@ -274,7 +274,7 @@ PRESETS: dict[str, dict] = {
         },
         "projection_dim": 128,
         "mim_vocab_size": 1024,
-        # In proportion to the tower: with 64 channels and maps of 128 px an alignment step takes four times as long.
+        # In proportion to the tower: with the head of the base size nearly all of a training step would go into it.
         "head_channels": 32,
         "neck_channels": 32,
         "heatmap_size": 32,

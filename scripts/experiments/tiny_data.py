@@ -40,8 +40,8 @@ PICTURES_PER_SHARD = 256
 _CAPTIONS = 4
 # The five-point crop about which training crops vary; see `FACE_SCALES` of the finished models.
 _FACE_SCALE = 1.1
-# Of crops are about the box of the 68 points, as a detector without points gives it, so many times its longer side.
-# There faces lie an eighth of the side higher than in five-point crops, and are not turned upright.
+# Share of crops that are squares about the box of the 68 points, for detectors that give no points, and their side over
+# its longer side. Faces lie an eighth of the side higher there than in five-point crops, and are not turned upright.
 _BOX_SHARE, _BOX_MARGIN = 0.4, 1.5
 # Attribute -> its class in CelebAMask-HQ's label maps, for what a crop may leave out, and the pixels that it takes.
 _WORN = {"Eyeglasses": 15, "Wearing_Hat": 16, "Wearing_Earrings": 17, "Wearing_Necklace": 18}
