@@ -274,8 +274,8 @@ PRESETS: dict[str, dict] = {
         },
         "projection_dim": 128,
         "mim_vocab_size": 1024,
-        # In proportion to the tower: with the head of the base size nearly all of a training step would go into it. Heat
-        # maps of 16 px, and four layers in the place of six, learn more in the same time (model_cards/farl-tiny.md).
+        # In proportion to the tower, or nearly all of a training step would go into the head. Heat maps of 16 px and
+        # four layers learn more in the same time than 32 px and six (model_cards/farl-tiny.md).
         "head_channels": 32,
         "neck_channels": 32,
         "heatmap_size": 16,
