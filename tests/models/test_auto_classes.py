@@ -74,7 +74,7 @@ def test_towers_and_backbone(folder):
         config = getattr(AutoConfig.from_pretrained(folder), config_class)
         assert type(AutoModel.from_config(config)).__name__ == model
     vision_config = AutoConfig.from_pretrained(folder).vision_config
-    vision_config.out_indices = [2, 6]
+    vision_config.out_indices = [2, 4]
     backbone = AutoBackbone.from_config(vision_config)
     assert [tuple(m.shape) for m in backbone(torch.zeros(1, 3, 96, 96)).feature_maps] == [(1, 128, 12, 12)] * 2
 
