@@ -2,12 +2,12 @@
 """
 What pre-training learns from each of its losses in the same time: a table of model_cards/results.md.
 
-    python scripts/learning.py --output_dir learning          # 9 trainings of 300 steps' time, 1.9 s each on one core
+    python scripts/learning.py --output_dir learning          # 9 trainings of 600 steps' time, 0.9 s each on one core
     python scripts/learning.py --output_dir learning --quick  # minutes; proves that it runs, learns little
 
-Pre-trains farl-tiny from random weights with both losses, with the contrastive one alone and with masked images alone,
-with three seeds, and tests each on held-out faces: zero-shot attributes, caption retrieval, a linear probe. Give the
-same command again to go on.
+Pre-trains the preset tiny from random weights with both losses, with the contrastive one alone and with masked images
+alone, with three seeds, and tests each on held-out faces: zero-shot attributes, caption retrieval, a linear probe. Give
+the same command again to go on.
 """
 
 import argparse

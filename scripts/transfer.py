@@ -5,9 +5,9 @@ What pre-training is good for, on generated faces: a table of model_cards/result
     python scripts/learning.py --output_dir learning
     python scripts/transfer.py --learned learning --output_dir transfer
 
-162 short runs: parsing, alignment and attributes, from 1, 10 and 100 percent of the labels, in full, frozen and LoRA
-tuning, from random weights and from the pre-trained model, with three seeds. Give the same command again to go on.
-Several processes with different --tasks may share the folder; the last one makes the table of all.
+189 short runs: parsing, alignment and attributes, from 1, 10 and 100 percent of the labels, in full, frozen and LoRA
+tuning, from random weights and from those that each loss alone and both taught, with three seeds. Give the same command
+again to go on. Several processes with different --tasks may share the folder; the last one makes the table of all.
 """
 
 import argparse

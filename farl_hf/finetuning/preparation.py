@@ -79,7 +79,8 @@ def _model_options(config: FinetuneConfig, benchmark: Benchmark) -> dict:
             start = FaRLConfig.from_pretrained(model_folder(_start(config)))
         # A model that is aligned already keeps its own.
         if benchmark.task.model_class.__name__ not in (start.architectures or []):
-            options["heatmap_size"] = heatmap_size(image_size or start.image_size)
+            # Small presets have smaller ones.
+            options["heatmap_size"] = min(start.heatmap_size, heatmap_size(image_size or start.image_size))
     assert not isinstance(config.model_options, str)  # see `FinetuneConfig`
     return options | (config.model_options or {})
 

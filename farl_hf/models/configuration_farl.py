@@ -1,5 +1,6 @@
 """Configurations of the FaRL models: text tower, vision tower, and the dual encoder with its task heads."""
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -245,15 +246,19 @@ class FaRLConfig(PreTrainedConfig):
 
         Args:
             preset: One of the names above.
-            kwargs: Any field of [`FaRLConfig`], e.g. `image_size=448, num_labels=19`.
+            kwargs: Any field of [`FaRLConfig`], e.g. `image_size=448, num_labels=19`. A `dict` for a tower changes what
+                it names of the preset's tower, e.g. `vision_config={"patch_size": 4}`.
 
         Raises:
             ValueError: If the preset is unknown.
         """
         if preset not in PRESETS:
             raise ValueError(f"Unknown preset {preset!r}: choose one of {', '.join(PRESETS)}.")
-        fields = {name: dict(value) if isinstance(value, dict) else value for name, value in PRESETS[preset].items()}
-        return cls(**{**fields, **kwargs})
+        fields = dict(PRESETS[preset])
+        for name, value in kwargs.items():
+            both = isinstance(value, dict) and isinstance(fields.get(name), dict)
+            fields[name] = {**fields[name], **value} if both else value
+        return cls(**copy.deepcopy(fields))
 
 
 PRESETS: dict[str, dict] = {

@@ -10,23 +10,35 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
     return fmean(values), stdev(values) if len(values) > 1 else 0.0
 
 
-def cells(groups: Sequence[Sequence[float] | None], digits: int = 1, lower_is_better: bool = False) -> list[str]:
+def apart(values: Sequence[float], others: Sequence[float], lower_is_better: bool = False) -> bool:
+    """Whether the mean of scores is better than that of others by more than both deviations together."""
+    (mean, deviation), (other_mean, other_deviation) = spread(values), spread(others)
+    gain = other_mean - mean if lower_is_better else mean - other_mean
+    return gain > deviation + other_deviation
+
+
+def cells(
+    groups: Sequence[Sequence[float] | None],
+    digits: int = 1,
+    lower_is_better: bool = False,
+    reference: int | None = None,
+) -> list[str]:
     """
-    Markdown of scores that are compared with each other, one group of seeds a cell: "mean ± deviation", the best in
-    bold if it is better than every other by more than both deviations together. "-" where there is none.
+    Markdown of scores that are compared with each other, one group of seeds a cell: "mean ± deviation", or "-" where
+    there is none. In bold is what is `apart` from every other group, or, with a `reference`, from the group of that
+    index alone.
     """
-    known = [spread(values) for values in groups if values]
-    sign = -1 if lower_is_better else 1
-    best = max(known, key=lambda pair: sign * pair[0], default=None)
-    apart = len(known) > 1 and all(
-        pair is best or sign * (best[0] - pair[0]) > best[1] + pair[1] for pair in known if best is not None
-    )
+    known = [values for values in groups if values]
     texts = []
-    for values in groups:
+    for i, values in enumerate(groups):
         if not values or any(math.isnan(value) for value in values):
             texts.append("-")
             continue
         mean, deviation = spread(values)
         text = f"{mean:.{digits}f} ± {deviation:.{digits}f}"
-        texts.append(f"**{text}**" if apart and (mean, deviation) == best else text)
+        others = [other for other in known if other is not values]
+        if reference is not None:
+            others = [other for other in [groups[reference]] if other and i != reference]
+        bold = others and all(apart(values, other, lower_is_better) for other in others)
+        texts.append(f"**{text}**" if bold else text)
     return texts

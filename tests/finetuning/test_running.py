@@ -312,6 +312,9 @@ def test_heat_maps_of_new_models_follow_the_input(base_model, tmp_path):
         return build_model(config, BENCHMARKS["ibug300w"])[0].config.heatmap_size
 
     assert size() == 32 and size(image_size=96) == 48 and size(model_options={"heatmap_size": 24}) == 24
+    # Small presets have smaller ones, and keep them.
+    small = FinetuneConfig(dataset="ibug300w", preset="tiny", image_size=64)
+    assert build_model(small, BENCHMARKS["ibug300w"])[0].config.heatmap_size == 16
     # A model that is aligned already keeps its own.
     fields = {**TINY, "neck_channels": 16, "num_landmarks": 68, "heatmap_size": 40}
     FaRLForFaceAlignment(FaRLConfig(**fields)).save_pretrained(tmp_path / "aligned")

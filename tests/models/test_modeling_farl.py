@@ -11,6 +11,7 @@ from farl_hf import (
     FaRLForPreTraining,
     FaRLModel,
     FaRLTextModel,
+    FaRLVisionConfig,
     FaRLVisionModel,
 )
 from farl_hf.conversion.checkpoint_files import CheckpointError
@@ -329,6 +330,17 @@ def test_presets(preset, parameters):
             pretraining = FaRLForPreTraining(FaRLConfig.from_preset(preset))
         # The size of the official files, 652.04 MB, tells the depth and the vocabulary of the masked branch.
         assert sum(p.numel() for p in pretraining.parameters()) == 163_010_561
+
+
+def test_presets_change_in_part():
+    config = FaRLConfig.from_preset("tiny", image_size=64, vision_config={"patch_size": 4}, projection_dim=32)
+    assert (config.vision_config.patch_size, config.vision_config.hidden_size, config.image_size) == (4, 128, 64)
+    assert (config.projection_dim, config.text_config.hidden_size) == (32, 128)
+    # What was changed stays with the one that it was changed for.
+    config.vision_config.hidden_size = 64
+    assert FaRLConfig.from_preset("tiny").vision_config.patch_size == 8
+    whole = FaRLConfig.from_preset("tiny", vision_config=FaRLVisionConfig(hidden_size=96, num_attention_heads=4))
+    assert whole.vision_config.hidden_size == 96
 
 
 def test_stem_of_convolutions(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from experiments.learning import (
 from experiments.spread import cells
 from experiments.transfer import TransferSizes, run_transfer, transfer_table
 from scipy.stats import mannwhitneyu
+
+from farl_hf.datasets.labels import CELEBA_ATTRIBUTES
 
 SIZES = LearningSizes(faces=48, steps=2, batch_size=8, probe_faces=60, test_faces=60, seeds=1)
 
@@ -53,6 +56,11 @@ def test_bold_is_what_is_apart_beyond_the_spread():
     # Apart by less than both deviations together; nothing to compare with.
     assert cells([[1.0, 3.0], [3.0, 6.0]]) == ["2.0 ± 1.4", "4.5 ± 2.1"]
     assert cells([[1.0, 3.0], None, []]) == ["2.0 ± 1.4", "-", "-"]
+    # With a reference, everything that is better than it, however near to each other.
+    assert cells([[1.0, 3.0], [9.0, 11.0], [10.0, 11.0], [3.0, 6.0]], reference=0) == [
+        "2.0 ± 1.4", "**10.0 ± 1.4**", "**10.5 ± 0.7**", "4.5 ± 2.1"
+    ]  # fmt: skip
+    assert cells([None, [9.0, 11.0]], reference=0) == ["-", "10.0 ± 1.4"]
 
 
 def test_learning_tests_every_arm_once(learned, monkeypatch):
@@ -80,17 +88,26 @@ def test_learning_tests_every_arm_once(learned, monkeypatch):
 def test_transfer_runs_every_combination_once(learned, tmp_path, monkeypatch):
     folder, _ = learned
     monkeypatch.setattr(transfer, "RATIOS", (1.0,))
-    monkeypatch.setattr(transfer, "TUNINGS", ("lora",))
+    monkeypatch.setattr(transfer, "RUNS", (("full", "no training"), ("lora", "ITC + MIM")))
     sizes = TransferSizes(train_faces=16, test_faces=8, steps=1, batch_size=8, seeds=1)
     results = run_transfer(folder, tmp_path, sizes, ["alignment", "attributes"])
     assert len(results["rows"]) == 2 * 2
-    assert {row["start"] for row in results["rows"]} == {"random", "pre-trained"}
+    assert {row["start"] for row in results["rows"]} == {"random", "ITC + MIM"}
     monkeypatch.setattr(transfer, "finetune_once", lambda *args: pytest.fail("a run was made again"))
     assert run_transfer(folder, tmp_path, sizes, ["alignment", "attributes"])["rows"] == results["rows"]
-    # Without the image, the more frequent answer is right more often than not.
-    assert results["baselines"]["attributes"] > 0.5 and 0 < results["baselines"]["alignment"] < 1
+    assert results["baselines"]["attributes"] == 0.5 and 0 < results["baselines"]["alignment"] < 1
     assert json.loads((tmp_path / "transfer.json").read_text())["rows"] == results["rows"]
-    table = transfer_table(results).splitlines()
-    assert len(table) == 6 and table[-1].startswith("| attributes, mean accuracy | 100 % | ")
+    starts, tunings = transfer_table(results).split("\n\n")[1:]
+    (nme,) = (row["score"] for row in results["rows"] if (row["task"], row["tuning"]) == ("alignment", "full"))
+    assert f"| alignment, NME (inter-ocular) | 100 % | {100 * nme:.1f} ± 0.0 | - | - | - |" in starts
+    assert tunings.splitlines()[-1].startswith("| attributes, mean AUC | 100 % | - | ")
+    # Attributes are scored by how well the logits order the faces.
+    data = tmp_path / "data" / "attributes"
+    rows = transfer.face_rows("attributes", data, "test").rows
+    truth = torch.tensor([[row["attributes"][name] for name in CELEBA_ATTRIBUTES] for row in rows]).float()
+    for sign, score in ((1, 1.0), (-1, 0.0)):
+        model = SimpleNamespace(eval=lambda sign=sign: lambda pixel_values: SimpleNamespace(logits=sign * truth))
+        monkeypatch.setattr(transfer, "load_task_model", lambda folder, model=model: model)
+        assert transfer.mean_area_under_curve(folder, data, len(rows)) == score
     with pytest.raises(FileNotFoundError, match="no-training-1"):
         run_transfer(folder, tmp_path, replace(sizes, seeds=2), ["alignment"])
