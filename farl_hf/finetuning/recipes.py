@@ -2,17 +2,23 @@
 
 import multiprocessing
 import os
+from functools import cache
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
+from ..models.configuration_farl import FaRLConfig
+from ..weights import model_folder
 from .configuration import FinetuneConfig
 
 # The paper's global batch, over 8 GPUs; learning rate of the ViT; decay of every parameter (`optimizers/*.yaml`).
 _GLOBAL_BATCH = 40
 _BACKBONE_LR = 1e-4
 _WEIGHT_DECAY = 1e-5
+# Width of the towers that the paper's rates are for; and the highest rate of a head, which is its one for landmarks.
+_WIDTH = 768
+_HIGHEST_HEAD_LR = 1e-2
 # Adapters start from zero and want more than the weights that they change.
 _ADAPTER_LR = 1e-3
 # The paper's schedule is `constant` with a milestone; any other `lr_scheduler_type` is taken as it is.
@@ -28,7 +34,8 @@ def default_training_arguments(config: FinetuneConfig, **overrides: Any) -> Trai
     The recipe as `TrainingArguments`; any of them can be overridden. `learning_rate` is that of neck and head.
 
     The paper's: AdamW at a constant rate, divided by 10 at epoch 200, decay 1e-5, global batch 40, no clipping. The
-    short recipe differs in its length, its cosine decay with 2 percent warm-up, and the warm-up of the average.
+    short recipe differs in its length, its cosine decay with 2 percent warm-up, the warm-up of the average, and the
+    rates of towers narrower than the paper's (see [`small_model_factor`]).
     """
     return TrainingArguments(**{**recipe_defaults(config), **overrides})
 
@@ -41,7 +48,7 @@ def recipe_defaults(config: FinetuneConfig) -> dict[str, Any]:
     return {
         "num_train_epochs": benchmark.paper_epochs if paper else benchmark.short_epochs,
         "per_device_train_batch_size": max(1, _GLOBAL_BATCH // int(os.environ.get("WORLD_SIZE", "1"))),
-        "learning_rate": benchmark.head_lr,
+        "learning_rate": min(_HIGHEST_HEAD_LR, benchmark.head_lr * small_model_factor(config)),
         "weight_decay": _WEIGHT_DECAY,
         "max_grad_norm": 0.0,
         "lr_scheduler_type": _PAPER_SCHEDULE if paper else "cosine",
@@ -97,7 +104,32 @@ def milestone(config: FinetuneConfig, arguments: TrainingArguments) -> int | Non
 
 def backbone_learning_rate(config: FinetuneConfig) -> float:
     """Of what trains in the vision tower."""
-    return config.backbone_lr or (_ADAPTER_LR if config.tuning == "lora" else _BACKBONE_LR)
+    if config.backbone_lr:
+        return config.backbone_lr
+    return _ADAPTER_LR if config.tuning == "lora" else _BACKBONE_LR * small_model_factor(config)
+
+
+def small_model_factor(config: FinetuneConfig) -> float:
+    """
+    By how much the short recipe raises learning rates: the paper's tower has 768 channels, and the fewer a tower has,
+    the larger the steps that it needs (measured in model_cards/results.md). 1 for as many or more, for the paper's
+    recipe, and where the model cannot be opened, which stops the run later with its own message.
+    """
+    if config.recipe == "paper":
+        return 1.0
+    if config.preset is not None:
+        width = FaRLConfig.from_preset(config.preset).vision_config.hidden_size
+    else:
+        width = _model_width(str(config.model))
+    return max(1.0, _WIDTH / width)
+
+
+@cache
+def _model_width(model: str) -> int:
+    try:
+        return FaRLConfig.from_pretrained(model_folder(model)).vision_config.hidden_size
+    except (OSError, ValueError):
+        return _WIDTH
 
 
 def average_warms_up(config: FinetuneConfig) -> bool:

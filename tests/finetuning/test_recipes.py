@@ -9,6 +9,7 @@ from torch import nn
 from transformers import TrainingArguments
 from transformers.optimization import Adafactor
 
+from farl_hf import FaRLConfig
 from farl_hf.finetuning import BENCHMARKS, FinetuneConfig, default_training_arguments
 from farl_hf.finetuning.augmentation import sample_generator, sample_similarity
 from farl_hf.finetuning.ema import ExponentialMovingAverage
@@ -51,6 +52,13 @@ TABLE = {
     "wflw": Specified(98, "box", 0.0, 0.8, 1e-2, 150, 30, None, "inter_ocular", 0.05, 0.174, True, 0.5, 3.964),
     "aflw19": Specified(19, "box", 0.0, 1.0, 1e-2, 150, 15, None, "diag", 0.05, 0.174, True, 0.5, 0.943),
 }
+
+
+@pytest.fixture(autouse=True)
+def farl_base(tmp_path, monkeypatch):
+    """So that no test looks for it on the Hub."""
+    FaRLConfig().save_pretrained(tmp_path / "farl-base")
+    monkeypatch.chdir(tmp_path)
 
 
 def recipe(dataset: str = "lapa", recipe: str = "paper", **changes) -> FinetuneConfig:
@@ -136,10 +144,25 @@ def test_short_recipe():
     args = arguments(config)
     assert (args.num_train_epochs, args.lr_scheduler_type, args.warmup_steps) == (60, "cosine", 0.02)
     assert milestone(config, args) is None and average_warms_up(config)
+    assert (backbone_learning_rate(config), args.learning_rate) == (1e-4, 1e-3)
     assert backbone_learning_rate(recipe("lapa", "short", tuning="lora")) == 1e-3
     assert backbone_learning_rate(recipe("lapa", "short", backbone_lr=3e-4)) == 3e-4
     own = {"task": "alignment", "num_landmarks": 5}
     assert average_warms_up(recipe("own", "paper", **own))
+
+
+def test_narrow_towers_take_larger_steps(tmp_path):
+    def rates(dataset="lapa", **changes):
+        config = FinetuneConfig(dataset, **changes)
+        return backbone_learning_rate(config), arguments(config).learning_rate
+
+    assert rates(preset="tiny") == pytest.approx((6e-4, 6e-3))
+    assert rates("ibug300w", preset="tiny") == pytest.approx((6e-4, 1e-2))
+    assert rates(preset="huge") == rates(preset="base") == (1e-4, 1e-3)
+    assert rates(model="farl-tiny", tuning="lora") == pytest.approx((1e-3, 4e-3))
+    assert rates(preset="tiny", recipe="paper") == (1e-4, 1e-3)
+    FaRLConfig(vision_config={"hidden_size": 384, "num_attention_heads": 6}).save_pretrained(tmp_path / "half")
+    assert rates(model=str(tmp_path / "half"), backbone_lr=3e-4) == pytest.approx((3e-4, 2e-3))
 
 
 def test_workers_read_faces_where_they_cost_nothing_to_start(monkeypatch):
