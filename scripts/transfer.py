@@ -5,9 +5,9 @@ What pre-training is good for, on generated faces: a table of model_cards/result
     python scripts/learning.py --output_dir learning
     python scripts/transfer.py --learned learning --output_dir transfer
 
-189 short runs: parsing, alignment and attributes, from 1, 10 and 100 percent of the labels, in full, frozen and LoRA
-tuning, from random weights and from those that each loss alone and both taught, with three seeds. Give the same command
-again to go on. Several processes with different --tasks may share the folder; the last one makes the table of all.
+216 short runs: parsing, alignment and attributes, from 1, 10 and 100 percent of the labels, in full, frozen and LoRA
+tuning, from random weights, from those that each loss alone and both taught, and from those that another task taught,
+with three seeds; some 50 s each on one core. Give the same command again to go on.
 """
 
 import argparse
@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--learned", required=True, help="folder that scripts/learning.py made")
     parser.add_argument("--output_dir", required=True, help="for data, runs, transfer.json and transfer.md")
-    parser.add_argument("--tasks", nargs="+", choices=tuple(TASKS), help="default: all")
+    parser.add_argument("--tasks", nargs="+", choices=tuple(TASKS), help="default: all; only then all starts")
     parser.add_argument("--steps", type=int, help="optimizer steps of each run")
     parser.add_argument("--seeds", type=int, help="runs of each combination, at most as many as were learned")
     parser.add_argument("--quick", action="store_true", help="200 faces, 5 steps: proves that it runs")

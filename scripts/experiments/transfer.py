@@ -30,9 +30,12 @@ TASKS = {
     "alignment": ("ibug300w", "NME (inter-ocular)"),
     "attributes": ("celeba", "mean AUC"),
 }
-# What `learning` trained -> name of the start.
-STARTS = {UNTRAINED: "random", "ITC + MIM": "ITC + MIM", "ITC": "ITC", "MIM": "MIM"}
-# Tuning and start of a run; adapters of random weights and frozen ones of half a pre-training tell nothing more.
+# Start -> its name: what `learning` trained, and what another task's run on all labels from random weights did.
+OTHER = "other task"
+STARTS = {UNTRAINED: "random", "ITC + MIM": "ITC + MIM", "ITC": "ITC", "MIM": "MIM", OTHER: "another task"}
+OTHER_TASKS = {"parsing": "alignment", "alignment": "parsing", "attributes": "alignment"}
+# Tuning and start of a run; adapters of random weights and frozen ones of half a pre-training tell nothing more. Those
+# from another task come after what they start from.
 RUNS = (
     ("full", UNTRAINED),
     ("full", "ITC + MIM"),
@@ -41,6 +44,7 @@ RUNS = (
     ("lora", "ITC + MIM"),
     ("full", "ITC"),
     ("full", "MIM"),
+    ("full", OTHER),
 )
 RATIOS = (0.01, 0.1, 1.0)
 # Of a new head, by how much it learnt in some hundred steps from random weights; a linear layer alone needs more.
@@ -82,7 +86,7 @@ def run_transfer(
         learned: Folder of `run_learning`, with as many seeds.
         output_dir: For data, one folder per run, `transfer.json` and `transfer.md`.
         sizes: How much is done. Another size needs another folder.
-        tasks: Some of `TASKS`; by default all.
+        tasks: Some of `TASKS`; by default all. What would start from a task that is left out is left out, too.
 
     Returns:
         What `transfer.json` holds: `sizes`; `rows` with `task`, `ratio`, `tuning`, `start`, `seed` and `score` (a
@@ -92,7 +96,7 @@ def run_transfer(
         FileNotFoundError: If `learned` lacks a start.
     """
     output = Path(output_dir)
-    for seed, arm in product(range(sizes.seeds), STARTS):
+    for seed, arm in product(range(sizes.seeds), (UNTRAINED, *learning.ARMS)):
         if not (Path(learned) / folder_name(arm, seed)).is_dir():
             raise FileNotFoundError(f"{learned} has no {folder_name(arm, seed)}: run scripts/learning.py first.")
     tasks, rows, baselines = tasks or list(TASKS), [], {}
@@ -101,10 +105,14 @@ def run_transfer(
         write_data(task, data, sizes)
         baselines[task] = baseline(task, data)
     for seed, (tuning, arm), ratio, task in product(range(sizes.seeds), RUNS, RATIOS, tasks):
-        folder = output / f"{task}-{100 * ratio:g}-{tuning}-{folder_name(arm, seed)}"
+        if arm == OTHER and OTHER_TASKS[task] not in tasks:
+            continue
+        folder = run_folder(output, task, ratio, tuning, arm, seed)
         record = folder / "score.json"
         if not record.exists():
             data, model = output / "data" / task, Path(learned) / folder_name(arm, seed)
+            if arm == OTHER:
+                model = run_folder(output, OTHER_TASKS[task], 1.0, "full", UNTRAINED, seed)
             record.write_text(json.dumps(finetune_once(task, data, model, folder, tuning, ratio, sizes, seed)))
         score = json.loads(record.read_text())
         rows.append(
@@ -114,6 +122,11 @@ def run_transfer(
     (output / "transfer.json").write_text(json.dumps(results, indent=2))
     (output / "transfer.md").write_text(transfer_table(results) + "\n")
     return results
+
+
+def run_folder(output: Path, task: str, ratio: float, tuning: str, arm: str, seed: int) -> Path:
+    """Of one run."""
+    return output / f"{task}-{100 * ratio:g}-{tuning}-{folder_name(arm, seed)}"
 
 
 def write_data(task: str, folder: Path, sizes: TransferSizes) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -88,18 +89,23 @@ def test_learning_tests_every_arm_once(learned, monkeypatch):
 def test_transfer_runs_every_combination_once(learned, tmp_path, monkeypatch):
     folder, _ = learned
     monkeypatch.setattr(transfer, "RATIOS", (1.0,))
-    monkeypatch.setattr(transfer, "RUNS", (("full", "no training"), ("lora", "ITC + MIM")))
+    monkeypatch.setattr(transfer, "RUNS", (("full", "no training"), ("lora", "ITC + MIM"), ("full", "other task")))
     sizes = TransferSizes(train_faces=16, test_faces=8, steps=1, batch_size=8, seeds=1)
     results = run_transfer(folder, tmp_path, sizes, ["alignment", "attributes"])
-    assert len(results["rows"]) == 2 * 2
-    assert {row["start"] for row in results["rows"]} == {"random", "ITC + MIM"}
+    # What would start from parsing is left out with it.
+    assert [(row["start"], row["task"]) for row in results["rows"]] == [
+        *product(["random", "ITC + MIM"], ["alignment", "attributes"]),
+        ("another task", "attributes"),
+    ]
+    settings = json.loads((tmp_path / "attributes-100-full-other-task-0" / "finetune_config.json").read_text())
+    assert str(tmp_path / "alignment-100-full-no-training-0") in json.dumps(settings)
     monkeypatch.setattr(transfer, "finetune_once", lambda *args: pytest.fail("a run was made again"))
     assert run_transfer(folder, tmp_path, sizes, ["alignment", "attributes"])["rows"] == results["rows"]
     assert results["baselines"]["attributes"] == 0.5 and 0 < results["baselines"]["alignment"] < 1
     assert json.loads((tmp_path / "transfer.json").read_text())["rows"] == results["rows"]
     starts, tunings = transfer_table(results).split("\n\n")[1:]
     (nme,) = (row["score"] for row in results["rows"] if (row["task"], row["tuning"]) == ("alignment", "full"))
-    assert f"| alignment, NME (inter-ocular) | 100 % | {100 * nme:.1f} ± 0.0 | - | - | - |" in starts
+    assert f"| alignment, NME (inter-ocular) | 100 % | {100 * nme:.1f} ± 0.0 | - | - | - | - |" in starts
     assert tunings.splitlines()[-1].startswith("| attributes, mean AUC | 100 % | - | ")
     # Attributes are scored by how well the logits order the faces.
     data = tmp_path / "data" / "attributes"
