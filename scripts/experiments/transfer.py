@@ -177,6 +177,8 @@ def finetune_once(
         per_device_eval_batch_size=sizes.batch_size,
         bf16=True,
         use_cpu=not torch.cuda.is_available(),
+        # Processes that read beside so small a model cost more than they save.
+        dataloader_num_workers=0,
         lr_scheduler_type="linear",
         max_grad_norm=1.0,
         save_strategy="no",
