@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from transformers import TrainingArguments
 from ..models.configuration_farl import FaRLConfig
 from ..weights import model_folder
 from .configuration import FinetuneConfig
+from .lora import TASK_CONFIG_FOLDER, is_adapter
 
 # The paper's global batch, over 8 GPUs; learning rate of the ViT; decay of every parameter (`optimizers/*.yaml`).
 _GLOBAL_BATCH = 40
@@ -126,8 +128,10 @@ def small_model_factor(config: FinetuneConfig) -> float:
 
 @cache
 def _model_width(model: str) -> int:
+    folder = model_folder(model)
     try:
-        return FaRLConfig.from_pretrained(model_folder(model)).vision_config.hidden_size
+        source = Path(folder) / TASK_CONFIG_FOLDER if is_adapter(folder) else folder
+        return FaRLConfig.from_pretrained(source).vision_config.hidden_size
     except (OSError, ValueError):
         return _WIDTH
 

@@ -1,5 +1,6 @@
 """Recipes, schedules and augmentations against the values that the FaRL repository's files give, in one table."""
 
+import shutil
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,6 +164,10 @@ def test_narrow_towers_take_larger_steps(tmp_path):
     assert rates(preset="tiny", recipe="paper") == (1e-4, 1e-3)
     FaRLConfig(vision_config={"hidden_size": 384, "num_attention_heads": 6}).save_pretrained(tmp_path / "half")
     assert rates(model=str(tmp_path / "half"), backbone_lr=3e-4) == pytest.approx((3e-4, 2e-3))
+    # An adapter is as wide as its base.
+    shutil.move(tmp_path / "half", tmp_path / "adapter" / "task_config")
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    assert rates(model=str(tmp_path / "adapter"), tuning="lora") == pytest.approx((1e-3, 2e-3))
 
 
 def test_workers_read_faces_where_they_cost_nothing_to_start(monkeypatch):
