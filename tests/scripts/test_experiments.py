@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from experiments import learning, transfer
 from experiments.learning import (
     ARMS,
@@ -48,7 +49,10 @@ def test_ridge_regression_without_penalty_is_least_squares():
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
     folder = tmp_path_factory.mktemp("learning")
-    return folder, run_learning(folder, SIZES)
+    # Accelerate keeps the precision of a process's first run, which another test may have begun.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield folder, run_learning(folder, SIZES)
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_bold_is_what_is_apart_beyond_the_spread():
