@@ -194,7 +194,7 @@ def finetune_once(
 
 
 def headline(task: str, scores: dict[str, float]) -> float:
-    """A benchmark's main score; of attributes the mean accuracy, where these runs are told by `mean_area_under_curve`."""
+    """A benchmark's main score; of attributes the mean accuracy, less telling than `mean_area_under_curve`."""
     return scores[{"parsing": "fg_mean", "alignment": "inter_ocular", "attributes": "mean"}[task]]
 
 
