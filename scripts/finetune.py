@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         result = finetune(*parse(arguments))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"{result.output_dir}: {result.trainable_parameters:,} of {result.parameters:,} parameters trained, ", end="")

@@ -26,7 +26,9 @@ class FinetuneConfig:
     image_size: int | None = _option(None, "side of the input; default: the preset's, else 448 (224 for attributes)")
     head_channels: int | None = _option(None, "width of neck and head; default 768; 256 makes small adapters")
     train_data_ratio: float = _option(1.0, "share of the training data, repeated to the full length")
-    backbone_lr: float | None = _option(None, "learning rate of the vision tower; default 1e-4, adapters 1e-3")
+    backbone_lr: float | None = _option(
+        None, "learning rate of the tower; default 1e-4, narrow towers more, adapters 1e-3"
+    )
     ema_decay: float = _option(0.999, "decay of the averaged weights; 0 for none")
     lora_rank: int = _option(8, "rank of the adapters")
     base_name: str | None = _option(

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import datasets
 from peft import PeftModel
@@ -47,7 +48,7 @@ def build_model(config: FinetuneConfig, benchmark: Benchmark) -> tuple[nn.Module
         if config.preset is not None:
             model = task.model_class(FaRLConfig.from_preset(config.preset, **options))
         else:
-            model = task.model_class.from_pretrained(model_folder(_start(config)), **options)
+            model = task.model_class.from_pretrained(_start(config), **options)
         if config.tuning == "lora":
             model = add_adapter(model, task.head_modules, config.lora_rank, config.base_name)
         elif config.tuning == "frozen":
@@ -59,8 +60,15 @@ def build_model(config: FinetuneConfig, benchmark: Benchmark) -> tuple[nn.Module
 
 
 def _start(config: FinetuneConfig) -> str:
+    """Where the model to start from is opened."""
     assert config.model is not None  # `FinetuneConfig` asks for a model or a preset
-    return config.model
+    folder = model_folder(config.model)
+    if not Path(folder).is_dir() and "/" not in folder:
+        raise FileNotFoundError(
+            f"{config.model} is no folder here, none of the package's models (farl-tiny), and no OWNER/NAME on the "
+            "Hub: give --model one of these, or --preset for random weights."
+        )
+    return folder
 
 
 def _model_options(config: FinetuneConfig, benchmark: Benchmark) -> dict:
@@ -76,7 +84,7 @@ def _model_options(config: FinetuneConfig, benchmark: Benchmark) -> dict:
         if config.preset is not None:
             start = FaRLConfig.from_preset(config.preset)
         else:
-            start = FaRLConfig.from_pretrained(model_folder(_start(config)))
+            start = FaRLConfig.from_pretrained(_start(config))
         # A model that is aligned already keeps its own.
         if benchmark.task.model_class.__name__ not in (start.architectures or []):
             # Small presets have smaller ones.

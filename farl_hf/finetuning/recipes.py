@@ -115,7 +115,10 @@ def small_model_factor(config: FinetuneConfig) -> float:
     """
     By how much the short recipe raises learning rates: the paper's tower has 768 channels, and the fewer a tower has,
     the larger the steps that it needs (measured in model_cards/results.md). 1 for as many or more, for the paper's
-    recipe, and where the model cannot be opened, which stops the run later with its own message.
+    recipe, and for a folder that cannot be opened, which stops the run later with its own message.
+
+    Raises:
+        FileNotFoundError: If the model is OWNER/NAME and cannot be fetched.
     """
     if config.recipe == "paper":
         return 1.0
@@ -129,11 +132,19 @@ def small_model_factor(config: FinetuneConfig) -> float:
 @cache
 def _model_width(model: str) -> int:
     folder = model_folder(model)
-    try:
-        source = Path(folder) / TASK_CONFIG_FOLDER if is_adapter(folder) else folder
-        return FaRLConfig.from_pretrained(source).vision_config.hidden_size
-    except (OSError, ValueError):
+    source = Path(folder) / TASK_CONFIG_FOLDER if is_adapter(folder) else folder
+    is_local = Path(source).is_dir()
+    # Neither a folder nor OWNER/NAME: nothing to ask the Hub for.
+    if not is_local and "/" not in folder:
         return _WIDTH
+    try:
+        return FaRLConfig.from_pretrained(source).vision_config.hidden_size
+    except (OSError, ValueError) as error:
+        if is_local:
+            return _WIDTH
+        raise FileNotFoundError(
+            f"{model} is neither a folder here nor a model on the Hub that can be reached: {error}"
+        ) from error
 
 
 def average_warms_up(config: FinetuneConfig) -> bool:

@@ -199,7 +199,7 @@ def headline(task: str, scores: dict[str, float]) -> float:
 
 
 def face_rows(task: str, data: Path, split: str) -> FaceRows:
-    """Faces of a split with the crops of these runs."""
+    """Faces of a split with the crops of these runs, in the convention of inputs of other sizes than 448."""
     benchmark = BENCHMARKS[TASKS[task][0]]
     processor = benchmark.processor(IMAGE_SIZE, "facer", FACE_SCALES.get(task))
     return FaceRows(benchmark.load(data, split), benchmark.task, processor)

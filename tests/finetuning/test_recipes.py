@@ -55,13 +55,6 @@ TABLE = {
 }
 
 
-@pytest.fixture(autouse=True)
-def farl_base(tmp_path, monkeypatch):
-    """So that no test looks for it on the Hub."""
-    FaRLConfig().save_pretrained(tmp_path / "farl-base")
-    monkeypatch.chdir(tmp_path)
-
-
 def recipe(dataset: str = "lapa", recipe: str = "paper", **changes) -> FinetuneConfig:
     return FinetuneConfig(dataset, model="farl-base", recipe=recipe, **changes)
 
@@ -168,6 +161,16 @@ def test_narrow_towers_take_larger_steps(tmp_path):
     shutil.move(tmp_path / "half", tmp_path / "adapter" / "task_config")
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     assert rates(model=str(tmp_path / "adapter"), tuning="lora") == pytest.approx((1e-3, 2e-3))
+
+
+def test_only_names_of_the_hub_are_looked_for(monkeypatch):
+    def unreachable(source):
+        raise OSError("no connection")
+
+    monkeypatch.setattr(FaRLConfig, "from_pretrained", unreachable)
+    assert arguments(recipe(recipe="short")).learning_rate == 1e-3
+    with pytest.raises(FileNotFoundError, match="someone/far is neither a folder here nor a model on the Hub"):
+        arguments(FinetuneConfig("lapa", model="someone/far"))
 
 
 def test_workers_read_faces_where_they_cost_nothing_to_start(monkeypatch):

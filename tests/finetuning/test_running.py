@@ -321,6 +321,11 @@ def test_heat_maps_of_new_models_follow_the_input(base_model, tmp_path):
     assert size(model=str(tmp_path / "aligned")) == 40
 
 
+def test_start_that_is_nowhere(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere is no folder here, none of the package's models"):
+        build_model(settings("nowhere", tmp_path), BENCHMARKS["lapa"])
+
+
 def test_adapters_name_a_base_that_others_have(lapa, base_model, tmp_path, monkeypatch, caplog):
     config = settings(base_model, lapa, tuning="lora", base_name="someone/farl-base", test=True)
     options = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}

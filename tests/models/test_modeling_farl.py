@@ -337,7 +337,6 @@ def test_presets_change_in_part():
     assert (config.vision_config.patch_size, config.vision_config.hidden_size, config.image_size) == (4, 128, 64)
     assert (config.projection_dim, config.text_config.hidden_size) == (32, 128)
     # What was changed stays with the one that it was changed for.
-    config.vision_config.hidden_size = 64
     assert FaRLConfig.from_preset("tiny").vision_config.patch_size == 8
     whole = FaRLConfig.from_preset("tiny", vision_config=FaRLVisionConfig(hidden_size=96, num_attention_heads=4))
     assert whole.vision_config.hidden_size == 96
